@@ -1,0 +1,289 @@
+"""The words of nightcrew as frozen values: tickets, repositories, runs, attempts, pull requests."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+
+__all__ = [
+    "Attempt", "Budget", "GateResult", "GateSettings", "Hooks", "Lane", "LaneState", "Policy", "PullRequest",
+    "Repo", "Run", "RunState", "Ticket", "TicketState", "Usage", "branch_for", "replace", "safe_name",
+]  # fmt: skip
+
+
+class TicketState(StrEnum):
+    """What a board's own state means to us. Boards map their names onto these."""
+
+    OPEN = "open"  # may be worked
+    WORKING = "working"
+    REVIEW = "review"  # a pull request is open
+    DONE = "done"
+    BLOCKED = "blocked"  # waits for a person
+    FAILED = "failed"
+    CLOSED = "closed"  # cancelled, duplicate, won't do
+    OTHER = "other"  # a state we do not know: left alone
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One unit of work, normalised. `id` is the board's own, `key` is what people say; both are untrusted text."""
+
+    board: str
+    id: str
+    key: str
+    title: str
+    body: str = ""
+    state: TicketState = TicketState.OPEN
+    repo: str = ""  # explicit wish, "" when none
+    project: str = ""
+    priority: int = 5  # 1 urgent .. 4 low, 5 none
+    labels: tuple[str, ...] = ()
+    blocked_by: tuple[str, ...] = ()  # ids or keys
+    requires: tuple[str, ...] = ()  # node capabilities
+    created_at: datetime | None = None
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """What a repository asks of a change before a pull request is opened. Times in seconds."""
+
+    commands: tuple[str, ...] = ()
+    timeout: float = 900.0
+    protected: tuple[str, ...] = ()  # globs of paths an agent may not touch
+    max_files: int = 100
+    max_lines: int = 5000
+    secrets: bool = True
+    review: str = ""  # "" = off, else the name of the agent that reviews
+    review_rounds: int = 2
+    order: tuple[str, ...] = ("changed", "scope", "commands", "review")
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Shell scripts of the owner, run in the workspace. `timeout` in seconds for each."""
+
+    after_create: str = ""
+    before_run: str = ""
+    after_run: str = ""
+    before_remove: str = ""
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repository nightcrew may change. `url` is anything `git fetch` takes; a plain path for local ones."""
+
+    name: str
+    url: str
+    base: str = "main"
+    forge: str = "local"
+    labels: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()  # order of preference; () = the crew's
+    gates: GateSettings = GateSettings()
+    hooks: Hooks = Hooks()
+    max_running: int = 0  # 0 = no limit of its own
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Caps of one attempt. 0 = none. Seconds, tokens (in + out + cache), US dollars."""
+
+    seconds: float = 3600.0
+    stall_seconds: float = 900.0
+    tokens: int = 0
+    money: float = 0.0
+    turns: int = 200
+    log_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the director decides. Times in seconds."""
+
+    max_running: int = 4
+    max_attempts: int = 5  # consumed ones
+    failures_per_model: int = 2
+    backoff_base: float = 15.0
+    backoff_max: float = 900.0
+    reset_grace: float = 2.0  # waited after a stated reset
+    free_crashes: int = 1
+    free_stalls: int = 1
+    fast_fails_to_park: int = 3
+    budget: Budget = Budget()
+
+
+class RunState(StrEnum):
+    """Where one ticket's way to a merged pull request stands."""
+
+    UNROUTED = "unrouted"
+    QUEUED = "queued"
+    WORKING = "working"
+    IN_REVIEW = "in_review"
+    BLOCKED = "blocked"
+    FAILED = "failed"
+    DUPLICATE = "duplicate"
+    MERGED = "merged"
+    CLOSED = "closed"  # the pull request was closed by a person
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one attempt cost. Tokens as the provider counts them; money in US dollars as the agent reports it."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    money: float = 0.0
+    turns: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input + self.output + self.cache_read + self.cache_write
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input + other.input, self.output + other.output, self.cache_read + other.cache_read,
+            self.cache_write + other.cache_write, self.money + other.money, self.turns + other.turns,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One gate's verdict with the evidence it rests on. `seconds` is wall time."""
+
+    gate: str
+    passed: bool
+    summary: str
+    evidence: str = ""
+    seconds: float = 0.0
+    duplicate_of: str = ""  # set by `changed` when the same patch is already open or merged
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """A pull request as its forge shows it."""
+
+    repo: str
+    number: int
+    branch: str
+    base: str
+    title: str
+    body: str
+    state: str = "open"  # open | merged | closed
+    head: str = ""
+    url: str = ""
+    changes_requested: str = ""  # the latest request for changes that the head does not answer yet, "" when none
+    comments: tuple[tuple[str, str, str], ...] = ()  # (at, author, text)
+    created_at: str = ""
+    merged_sha: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ticket's way to a merged pull request. `attempts` counts all, `consumed` those that count."""
+
+    id: str
+    board: str
+    ticket_id: str
+    key: str
+    title: str
+    repo: str = ""
+    branch: str = ""
+    state: RunState = RunState.QUEUED
+    reason: str = ""  # one sentence for people
+    priority: int = 5
+    labels: tuple[str, ...] = ()
+    blocked_by: tuple[str, ...] = ()
+    attempts: int = 0
+    consumed: int = 0
+    failures: int = 0  # consecutive real ones, since the last climb of the ladder
+    level: int = 0  # rung of the ladder
+    crashes: int = 0
+    stalls: int = 0
+    timeouts: int = 0
+    outages: int = 0  # consecutive outages, for the backoff
+    fast_fails: int = 0
+    review_rounds: int = 0
+    agent: str = ""
+    session_id: str = ""  # set while the session should be resumed
+    feedback: str = ""  # what the next attempt must be told
+    not_before: datetime | None = None
+    pull_request: int = 0
+    url: str = ""
+    patch_id: str = ""
+    duplicate_of: str = ""
+    fence: int = 0
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One agent session for a run, from start to outcome."""
+
+    run_id: str
+    number: int
+    agent: str
+    model: str
+    session_id: str
+    resume: bool
+    fence: int
+    phase: str = "starting"  # starting | preparing | session | gates | publish | ended
+    outcome: str = ""
+    evidence: str = ""
+    resets_at: float | None = None
+    usage: Usage = Usage()
+    reported_model: str = ""
+    gates: tuple[GateResult, ...] = ()
+    head: str = ""
+    pull_request: int = 0
+    url: str = ""
+    patch_id: str = ""
+    settled: bool = False
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    log: str = ""
+
+
+class LaneState(StrEnum):
+    """Whether a lane (provider x account x agent) may be used."""
+
+    UP = "up"
+    LIMITED = "limited"
+    OVERLOADED = "overloaded"
+    OUT = "out"  # logged out, misconfigured, out of credit: a person must act
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What can be limited, exhausted or logged out, and the evidence that it is."""
+
+    name: str
+    state: LaneState = LaneState.UP
+    until: datetime | None = None
+    evidence: str = ""
+    told_at: datetime | None = None
+    failures: int = field(default=0)
+
+
+def safe_name(text: str) -> str:
+    """A name that can be a path segment or part of a ref, whatever the ticket said. Never empty, never dots alone.
+
+    >>> safe_name("../../etc/passwd")
+    'etc-passwd'
+    """
+    return re.sub(r"-{2,}", "-", re.sub(r"[^a-z0-9]+", "-", text.lower())).strip("-")[:48] or "ticket"
+
+
+def branch_for(board: str, ticket_id: str, key: str, cycle: int = 0) -> str:
+    """The one branch of a ticket, the same after every restart and on every node (I1)."""
+    digest = sha256(f"{board}:{ticket_id}{f':{cycle}' if cycle else ''}".encode()).hexdigest()[:8]
+    return f"nightcrew/{safe_name(key)}-{digest}"

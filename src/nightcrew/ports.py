@@ -1,0 +1,149 @@
+"""What nightcrew asks of the outside, in our words. A contract suite in `nightcrew.testing.contracts` holds each port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from nightcrew.core.model import PullRequest, Repo, Ticket, TicketState, Usage
+from nightcrew.core.outcome import Ending
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something on the board that cannot be read: where (`file:line`) and what, for `status`. Stops nothing else."""
+
+    where: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a board shows at one moment. A ticket that left the board is left out, never invented."""
+
+    tickets: tuple[Ticket, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+class Board(Protocol):
+    """Where tickets live. Every call raises BoardError when the board cannot be reached; nothing is retried inside."""
+
+    name: str
+
+    async def scan(self) -> Scan:
+        """All tickets that are not done, with the problems found. Two tickets with one id: a problem, neither shown."""
+
+    async def fetch(self, ids: Sequence[str]) -> list[Ticket]:
+        """These tickets as they are now, in any state; those that left the board are left out."""
+
+    async def move(self, ticket_id: str, state: TicketState, note: str = "", link: str = "") -> None:
+        """Show `state`, one progress note and the pull request's link on the ticket. Doing it twice is doing it once."""
+
+    async def add(self, title: str, body: str = "", fields: Mapping[str, object] | None = None) -> Ticket:
+        """Make a ticket; the board gives the id unless `fields` has one. Never overwrites a ticket that exists."""
+
+    def watched(self) -> tuple[Path, ...]:
+        """Paths whose change means the board changed; () when it cannot be watched."""
+
+
+class Forge(Protocol):
+    """Where pull requests live. Raises ForgeError when it refuses or cannot be reached."""
+
+    name: str
+
+    def git_env(self, repo: Repo) -> Mapping[str, str]:
+        """Environment with which *nightcrew's own* git may fetch and push. Never given to an agent (I7)."""
+
+    async def find(self, repo: Repo, branch: str) -> PullRequest | None:
+        """The newest pull request whose head is `branch`, in any state; None when there never was one."""
+
+    async def open(self, repo: Repo, branch: str, title: str, body: str) -> PullRequest:
+        """Open one from `branch` to `repo.base`. Raises ForgeError when one is open for that branch already."""
+
+    async def update(self, repo: Repo, number: int, title: str, body: str) -> PullRequest:
+        """Change title and body."""
+
+    async def list(self, repo: Repo) -> list[PullRequest]:
+        """All pull requests, newest first, each as it is now."""
+
+
+class Reviewing(Protocol):
+    """What a person does with a pull request. A forge may offer it; the local one does."""
+
+    async def diff(self, repo: Repo, number: int) -> str: ...
+    async def comment(self, repo: Repo, number: int, author: str, text: str) -> PullRequest: ...
+    async def request_changes(self, repo: Repo, number: int, author: str, text: str) -> PullRequest: ...
+    async def merge(self, repo: Repo, number: int) -> PullRequest: ...
+    async def close(self, repo: Repo, number: int) -> PullRequest: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """One session to be started. `scratch` is a private folder that lives as long as the attempt."""
+
+    workspace: Path
+    prompt: str
+    scratch: Path
+    session_id: str  # a UUID we chose; with `resume`, the session to go on with
+    resume: bool = False
+    model: str = ""  # "" = the agent's default
+    read_only: bool = False  # a review: nothing may be written
+    schema: Mapping[str, object] | None = None  # JSON schema the last answer must fit
+    instructions: str = ""  # the repository's CLAUDE.md / AGENTS.md, when the agent would not read them itself
+    max_turns: int = 0
+    max_money: float = 0.0
+
+
+@dataclass
+class Progress:
+    """What has been heard so far. `turns` counts answers of the model; `waiting_on` is "model" or "tool"."""
+
+    session_id: str = ""
+    model: str = ""
+    usage: Usage = Usage()
+    lines: int = 0
+    waiting_on: str = "model"
+    last: str = ""  # the last event in a few words, for people
+    over: bool = False  # the agent said all it will say; it may be ended
+    warnings: list[str] = field(default_factory=list)
+
+
+class Conversation(Protocol):
+    """One session's stream, sans I/O: bytes heard in, bytes to say out. Never raises on garbage."""
+
+    progress: Progress
+
+    def opening(self) -> bytes:
+        """What is written to the agent's stdin first (the whole prompt for one-way agents)."""
+
+    def hear(self, line: bytes) -> bytes:
+        """Take one line of stdout; return what to answer on stdin (b"" for one-way agents)."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start the agent. `env` is added to the allow-listed environment."""
+
+    argv: tuple[str, ...]
+    conversation: Conversation
+    env: Mapping[str, str] = field(default_factory=dict)
+    two_way: bool = False  # stdin stays open and `hear` answers on it; else stdin is a file with `opening()`
+
+
+class Agent(Protocol):
+    """A coding CLI. `models` is the ladder, cheapest first; () means the agent's own default."""
+
+    name: str
+    models: tuple[str, ...]
+
+    def launch(self, task: Task) -> Launch:
+        """How to run this task. Pure but for looking up the program; raises ConfigError when it is not on the PATH."""
+
+    def read(self, stdout: Iterable[bytes], exit_code: int | None, stderr: str, now: datetime) -> Ending:
+        """Tell how recorded output ended and why. Structured fields first, patterns last; never raises.
+
+        `exit_code` is negative for a signal, None when unknown. Unknown output is `crashed`, never a silent success.
+        """
