@@ -47,6 +47,9 @@ class GitError(NightcrewError):
         super().__init__(f"git {command} failed ({code}): {last_line(stderr)}", hint=hint)
         self.command, self.code, self.stderr = command, code, stderr
 
+    def __reduce__(self) -> tuple[type[GitError], tuple[str, int, str]]:
+        return type(self), (self.command, self.code, self.stderr)
+
 
 class ForgeError(NightcrewError):
     """The forge refused or could not be reached."""

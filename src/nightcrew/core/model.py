@@ -221,6 +221,12 @@ class Run:
     patch_id: str = ""
     duplicate_of: str = ""
     fence: int = 0
+    cycle: int = 0  # how often the ticket was reopened after an end; each cycle has its own branch
+    shown: str = ""  # the TicketState last shown on the board
+    stopping: str = ""  # why the run is being stopped, "" when it is not
+    workspace: str = ""  # path, "" when there is none
+    pending_head: str = ""  # work an agent finished that gates or publishing could not yet take
+    usage: Usage = Usage()
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -237,6 +243,7 @@ class Attempt:
     resume: bool
     fence: int
     phase: str = "starting"  # starting | preparing | session | gates | publish | ended
+    stage: str = ""  # the phase in which it ended
     outcome: str = ""
     evidence: str = ""
     resets_at: float | None = None
@@ -247,8 +254,12 @@ class Attempt:
     pull_request: int = 0
     url: str = ""
     patch_id: str = ""
+    duplicate_of: str = ""
+    survivors: int = 0  # processes the agent left behind that were ended
     settled: bool = False
     started_at: datetime | None = None
+    heard_at: datetime | None = None  # the last sign of life
+    last: str = ""  # the last event in a few words
     ended_at: datetime | None = None
     log: str = ""
 

@@ -1,0 +1,151 @@
+"""Claude Code, headless: how a session is started, heard, and told apart when it ends (2.1.197 and 2.1.330)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+
+import msgspec
+
+from nightcrew.adapters.agents.claude.ending import Heard, ending
+from nightcrew.adapters.agents.claude.stream import ClaudeConversation
+from nightcrew.core.outcome import Ending
+from nightcrew.core.prompt import fence
+from nightcrew.errors import ConfigError
+from nightcrew.ports import Launch, Task
+
+__all__ = ["Claude", "ClaudeConversation", "Settings"]
+
+PASSED = (
+    "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CONFIG_DIR",
+    "ANTHROPIC_CUSTOM_HEADERS", "CLAUDE_CODE_USE_BEDROCK", "AWS_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK", "ANTHROPIC_BEDROCK_BASE_URL",
+    "CLAUDE_CODE_USE_VERTEX", "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID", "GOOGLE_APPLICATION_CREDENTIALS",
+    "CLAUDE_CODE_USE_FOUNDRY", "ANTHROPIC_FOUNDRY_API_KEY", "ANTHROPIC_FOUNDRY_RESOURCE", "HTTP_PROXY", "HTTPS_PROXY",
+    "NO_PROXY", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE",
+)  # fmt: skip
+LONGEST_ARGUMENT = 100_000  # bytes; Linux takes 128 KiB for one argument
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[agents.<name>]` with kind "claude". Times in milliseconds."""
+
+    program: str = "claude"
+    models: tuple[str, ...] = ("sonnet", "opus")  # the ladder, cheapest first
+    env: dict[str, str] = {}  # "$NAME" is taken from nightcrew's environment when a session starts
+    pass_env: tuple[str, ...] = PASSED
+    permission_mode: str = "bypass"  # or a mode of the CLI: "dontAsk", "acceptEdits", ...
+    allowed_tools: tuple[str, ...] = ()
+    disallowed_tools: tuple[str, ...] = ("Bash(git push*)", "Bash(gh *)", "EnterWorktree")
+    max_retries: int = 1  # nightcrew does the waiting, once for all sessions
+    api_timeout_ms: int = 300_000
+    stream_idle_ms: int = 120_000
+    bash_timeout_ms: int = 300_000
+    bash_max_timeout_ms: int = 900_000
+    extra_args: tuple[str, ...] = ()
+
+
+class Claude:
+    """Claude Code as an agent. Raises ConfigError, naming key and cure, for settings it does not understand."""
+
+    def __init__(self, name: str, settings: Mapping[str, object]) -> None:
+        self.name = name
+        self.settings = _settings(name, settings)
+        self.models = self.settings.models
+
+    def launch(self, task: Task) -> Launch:
+        """How to run this task. Raises ConfigError when the program or a variable that `env` names is not there."""
+        program = shutil.which(str(Path(self.settings.program).expanduser()))
+        if program is None:
+            raise ConfigError(
+                f"[agents.{self.name}] program: there is no `{self.settings.program}` on the PATH.",
+                hint="Install it (npm install -g @anthropic-ai/claude-code) or name its full path.",
+            )
+        instructions = task.instructions.replace("\0", "")
+        prompt = task.prompt
+        if len(instructions.encode()) > LONGEST_ARGUMENT:
+            prompt = f"{prompt}\n\nThe repository's instructions:\n\n{fence(instructions, 'repository-instructions')}\n"
+            instructions = ""
+        argv = (program, *_BASE, *_session(task, instructions), *self._rights(task), *self.settings.extra_args)
+        return Launch(argv, ClaudeConversation(prompt), self._env())
+
+    def read(self, stdout: Iterable[bytes], exit_code: int | None, stderr: str, now: datetime) -> Ending:
+        """Tell how recorded output ended and why; see `Agent.read`.
+
+        Money is this run's alone where the CLI says so (`model_usage_since_last_result`, 2.1.330); older ones only
+        tell the session's total, so there a resumed session reports what it cost before as well.
+        """
+        heard = Heard()
+        for line in stdout:
+            heard.line(line)
+        return ending(heard, exit_code, stderr, now)
+
+    def _rights(self, task: Task) -> list[str]:
+        own = self.settings
+        if task.read_only:
+            return ["--permission-mode", "dontAsk", "--tools", "Read,Grep,Glob"]
+        bypass = own.permission_mode == "bypass"
+        args = ["--dangerously-skip-permissions"] if bypass else ["--permission-mode", own.permission_mode]
+        args += ["--allowedTools", *own.allowed_tools] if own.allowed_tools else []
+        return args + (["--disallowedTools", *own.disallowed_tools] if own.disallowed_tools else [])
+
+    def _env(self) -> dict[str, str]:
+        own = self.settings
+        env = {name: os.environ[name] for name in own.pass_env if name in os.environ}
+        env |= {
+            "CLAUDE_CODE_MAX_RETRIES": str(own.max_retries),
+            "API_TIMEOUT_MS": str(own.api_timeout_ms),
+            "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(own.stream_idle_ms),
+            "BASH_DEFAULT_TIMEOUT_MS": str(own.bash_timeout_ms),
+            "BASH_MAX_TIMEOUT_MS": str(own.bash_max_timeout_ms),
+            "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        }
+        if os.geteuid() == 0:
+            env["IS_SANDBOX"] = "1"  # without it the CLI refuses to skip permissions as root
+        return env | {key: self._value(key, value) for key, value in own.env.items()}
+
+    def _value(self, key: str, value: str) -> str:
+        if not value.startswith("$"):
+            return value
+        if value[1:] not in os.environ:
+            raise ConfigError(
+                f"[agents.{self.name}] env.{key}: the environment has no {value[1:]}.",
+                hint=f"Set it where nightcrew is started: export {value[1:]}=...",
+            )
+        return os.environ[value[1:]]
+
+
+# A repository's own hooks and MCP servers would run without being asked: neither is loaded, nor its CLAUDE.md.
+_BASE = ("-p", "--output-format", "stream-json", "--verbose", "--setting-sources", "user", "--strict-mcp-config")
+
+
+def _session(task: Task, instructions: str) -> list[str]:
+    args = ["--resume" if task.resume else "--session-id", task.session_id]
+    wanted = {
+        "--model": task.model,
+        "--append-system-prompt": instructions,
+        "--max-turns": str(task.max_turns or ""),
+        "--max-budget-usd": f"{task.max_money:.4f}" if task.max_money > 0 else "",
+        "--json-schema": msgspec.json.encode(task.schema).decode() if task.schema else "",
+    }
+    return args + [part for flag, value in wanted.items() if value for part in (flag, value)]
+
+
+def _settings(name: str, table: Mapping[str, object]) -> Settings:
+    known = [item.name for item in msgspec.structs.fields(Settings)]
+    for key in table:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(sorted(known))}."
+            raise ConfigError(f"[agents.{name}] {key}: unknown key.", hint=hint)
+    for key, value in table.items():
+        try:
+            msgspec.convert({key: value}, Settings)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"[agents.{name}] {key}: {error}.", hint="See docs/reference/config.md.") from error
+    return msgspec.convert(dict(table), Settings)

@@ -1,0 +1,168 @@
+"""The errors codex reports, in one shape, and what each means: structured fields first, then words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nightcrew.core.outcome import Outcome
+from nightcrew.core.reading import kind_of_complaint, kind_of_status, kind_of_text
+
+__all__ = ["Event", "Fault", "complaint", "count_at", "event_in", "inner", "kind_of_stderr", "text_at"]
+
+Event = Mapping[str, object]
+
+_INFO = {
+    "contextWindowExceeded": Outcome.CONTEXT_FULL,
+    "sessionBudgetExceeded": Outcome.TOKEN_CAP,
+    "rateLimitExceeded": Outcome.RATE_LIMITED,
+    "flexUnavailable": Outcome.OVERLOADED,
+    "serverOverloaded": Outcome.OVERLOADED,
+    "policyCapacityUnavailable": Outcome.OVERLOADED,
+    "internalServerError": Outcome.OVERLOADED,
+    "modelNotFound": Outcome.MISCONFIGURED,
+    "sandboxError": Outcome.MISCONFIGURED,
+    "unauthorized": Outcome.LOGGED_OUT,
+    "cyberPolicy": Outcome.REFUSED,
+    "misalignmentPolicyViolation": Outcome.REFUSED,
+    "inferenceHookDenied": Outcome.REFUSED,
+    "tooManyDenials": Outcome.AGENT_ERROR,
+    "threadRollbackFailed": Outcome.AGENT_ERROR,
+}
+_HTTP = frozenset(
+    {
+        "httpConnectionFailed",
+        "responseStreamConnectionFailed",
+        "responseStreamDisconnected",
+        "responseTooManyFailedAttempts",
+    }
+)
+# `usageLimitExceeded` is said of limits that end by themselves and of money that does not come back by itself.
+_NO_CREDIT = re.compile(
+    r"^quota exceeded|to use codex with your chatgpt plan|out of credits|hit your spend cap|credit limit"
+    r"|insufficient_quota|exceeded your current quota|billing_hard_limit|payment required|deactivated_workspace",
+    re.I,
+)
+_BROKE = re.compile(r"agent loop died|turn aborted|interrupted \(ctrl-c\)|panicked", re.I)
+# Codex's own sentences, where the words shared by all agents (core.reading) would mislead or do not reach.
+_OWN = (
+    (Outcome.CRASHED, _BROKE),
+    (Outcome.OUT_OF_CREDIT, _NO_CREDIT),
+    (Outcome.RATE_LIMITED, re.compile(r"^rate limit exceeded|hit your usage limit|usage limit has been reached", re.I)),
+    (Outcome.CONTEXT_FULL, re.compile(r"ran out of room|context_length_exceeded|input exceeds the maximum", re.I)),
+    (
+        Outcome.REFUSED,
+        re.compile(r"reason: content_filter|flagged for possible|cyber_policy|limited access to this content", re.I),
+    ),
+    (Outcome.INFRA, re.compile(r"no space left on device|read-only file system", re.I)),
+    (
+        Outcome.MISCONFIGURED,
+        re.compile(r"is not supported when using codex|requires a newer version of codex|trusted directory", re.I),
+    ),
+    (Outcome.LOGGED_OUT, re.compile(r"log out and sign in|sign in again|access blocked by cloudflare", re.I)),
+)
+_STATUS = re.compile(r"(?:unexpected|last) status:? (\d{3})\b", re.I)
+_COUNTED = re.compile(r"\d+/\d+")
+_RETRY = re.compile(r"^Reconnecting\.{3}[^(]{0,60}\(")
+_URL = re.compile(r",? ?\(?(?:url: )?\b(?:https?|wss?)://\S+")
+_NOISE = re.compile(r"^(?:\d{4}-\d\d-\d\dT\S+ |Reading (?:additional input|prompt) from stdin|WARNING: )")
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def event_in(line: bytes) -> dict[str, object]:
+    """One line of output as an event, {} when it is none."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def inner(event: object, *keys: str) -> object:
+    """What lies in nested objects under `keys`, None where the way ends."""
+    for key in keys:
+        if not isinstance(event, dict):
+            return None
+        event = event.get(key)
+    return event
+
+
+def text_at(event: object, *keys: str) -> str:
+    """The text there, "" when there is none; a lone surrogate, which no database takes, is replaced."""
+    found = inner(event, *keys)
+    return found.encode("utf-8", "replace").decode() if isinstance(found, str) else ""
+
+
+def count_at(event: object, *keys: str) -> int:
+    """The whole number there; 0 for what is none, or is negative or absurd."""
+    found = inner(event, *keys)
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 1 << 53 else 0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something codex reported as an error. `again` = codex goes on by itself; `status` is HTTP's, 0 when unknown."""
+
+    text: str
+    info: str = ""  # the name of its codexErrorInfo
+    status: int = 0
+    again: bool = False
+    request: str = ""  # a request of ours that was refused with it
+
+    @classmethod
+    def of(cls, error: object, *, again: bool = False) -> Fault:
+        """An error object of either protocol."""
+        text, more = text_at(error, "message"), text_at(error, "additionalDetails")
+        info = inner(error, "codexErrorInfo")
+        name = next(iter(info), "") if isinstance(info, dict) else text_at(error, "codexErrorInfo")
+        text = f"{text} ({more})" if more and more != text else text
+        return cls(text, name, count_at(info, name, "httpStatusCode") or _status_in(text), again)
+
+    @property
+    def endless(self) -> bool:
+        """Codex waits for the network without a limit to its tries."""
+        return self.again and not _COUNTED.search(self.text.partition("(")[0])
+
+    def kind(self) -> Outcome:
+        """What it means."""
+        if self.info == "usageLimitExceeded":
+            return Outcome.OUT_OF_CREDIT if _NO_CREDIT.search(self.text) else Outcome.RATE_LIMITED
+        if self.info in _INFO and not _BROKE.search(self.text):
+            return _INFO[self.info]
+        by_status = kind_of_status(self.status)
+        if self.status == 401 or by_status in {Outcome.OVERLOADED, Outcome.MISCONFIGURED}:
+            return by_status or Outcome.OVERLOADED
+        return _kind_of_words(self.text) or by_status or self._unknown()
+
+    def _unknown(self) -> Outcome:
+        if self.request:
+            return Outcome.LOGGED_OUT if "login" in self.request else Outcome.MISCONFIGURED
+        return Outcome.OVERLOADED if self.info in _HTTP else Outcome.AGENT_ERROR
+
+
+def _status_in(text: str) -> int:
+    found = _STATUS.search(text[:4000])
+    return int(found[1]) if found else 0
+
+
+def _kind_of_words(text: str) -> Outcome | None:
+    """What an error's text means, None when nothing fits. Addresses in it are no words: they may say anything."""
+    text = _URL.sub("", _RETRY.sub("", text[:4000]))
+    return _own(text) or kind_of_text(text)
+
+
+def _own(text: str) -> Outcome | None:
+    return next((kind for kind, pattern in _OWN if pattern.search(text)), None)
+
+
+def kind_of_stderr(stderr: str) -> Outcome:
+    """What codex complains of when it ended before it said anything on stdout."""
+    return _own(stderr) or kind_of_complaint(stderr) or Outcome.CRASHED
+
+
+def complaint(stderr: str) -> str:
+    """What codex wrote on stderr without its log lines and usual notices."""
+    lines = [_ESCAPE.sub("", line) for line in stderr[-20_000:].splitlines()]
+    return "\n".join(line for line in lines if line.strip() and not _NOISE.match(line))

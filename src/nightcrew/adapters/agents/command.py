@@ -1,0 +1,295 @@
+"""Any program as an agent: the prompt on stdin, the work in the workspace, exit code 0 when it is done.
+
+What it prints may be plain text. A program that wants to say more prints JSON lines, each optional :
+
+    {"type": "session", "id": "..."}
+    {"type": "progress", "text": "..."}
+    {"type": "usage", "input": 0, "output": 0, "cache_read": 0, "cache_write": 0, "money": 0.0, "turns": 0, "model": ""}
+    {"type": "result", "outcome": "done", "text": "...", "resets_at": 0, "claims": [...], "findings": [...]}
+
+Usage is what was used since the last such line. `outcome` is any word of `Outcome`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from nightcrew.core.model import Usage
+from nightcrew.core.outcome import Claim, Ending, Outcome
+from nightcrew.core.prompt import claims_in, fence
+from nightcrew.core.reading import findings_in, how_it_died, one_line, reset_from_epoch
+from nightcrew.errors import ConfigError, last_line
+from nightcrew.ports import Launch, Progress, Task
+
+__all__ = ["Command", "CommandConversation", "CommandSettings"]
+
+LONGEST_ARGUMENT = 100_000  # bytes; Linux takes 128 KiB for one argument
+_TAIL_LINES, _LINE, _MESSAGE = 300, 2000, 200_000  # how much of what is said is kept
+_PLACEHOLDER = re.compile(r"\{(model|session|workspace)\}")
+_MOST = 10**15  # tokens; more is no count
+_ENDED_BY_US = (None, -15, -9, 143, 137)  # a program that lives on after its result is ended
+
+
+class CommandSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[agents.<name>]` with kind "command". `command` is a program and its arguments; no shell reads them."""
+
+    command: tuple[str, ...]  # {model}, {session} and {workspace} are filled in
+    models: tuple[str, ...] = ()  # the ladder, cheapest first
+    prompt: Literal["stdin", "argument"] = "stdin"  # "argument": the prompt is the last one
+    resume_args: tuple[str, ...] = ()  # added when a session goes on
+    env: dict[str, str] = {}  # "$NAME" is taken from nightcrew's environment when a session starts
+    pass_env: tuple[str, ...] = ()  # names of variables passed on as they are
+
+
+class Command:
+    """A program as an agent. Raises ConfigError, naming key and cure, for settings it does not understand."""
+
+    def __init__(self, name: str, settings: Mapping[str, object]) -> None:
+        self.name = name
+        self.settings = _settings(name, settings)
+        self.models = self.settings.models
+
+    def launch(self, task: Task) -> Launch:
+        """How to run this task. Raises ConfigError when the program or a variable that `env` names is not there.
+
+        The program finds the session's id in NIGHTCREW_SESSION, the model in NIGHTCREW_MODEL, and "1" in
+        NIGHTCREW_RESUME when the session goes on and in NIGHTCREW_READ_ONLY when nothing may be written.
+        """
+        own, prompt = self.settings, _prompt(task)
+        argv = _filled([*own.command, *(own.resume_args if task.resume else ())], task)
+        argv[0] = self._program(argv[0])
+        if own.prompt == "argument":
+            argv.append(self._argument(prompt))
+            prompt = ""
+        return Launch(tuple(argv), CommandConversation(prompt), self._env(task))
+
+    def read(self, stdout: Iterable[bytes], exit_code: int | None, stderr: str, now: datetime) -> Ending:
+        """Tell how recorded output ended and why; see `Agent.read`. A result line wins over the exit code."""
+        told = _Told()
+        for line in stdout:
+            told.line(line)
+        outcome, evidence = _outcome(told, exit_code, stderr)
+        claims = told.claims(outcome)
+        if outcome is Outcome.DONE and claims:
+            outcome, evidence = Outcome.BLOCKED, f"it says it is blocked: {one_line(claims[0].reason)}"
+        return Ending(
+            outcome, evidence, reset_from_epoch(told.result.get("resets_at"), now), told.said, told.usage, told.model,
+            told.session_id, claims, findings_in(told.result if "findings" in told.result else told.said),
+        )  # fmt: skip
+
+    def _program(self, name: str) -> str:
+        found = shutil.which(Path(name).expanduser())
+        if found is None:
+            raise ConfigError(
+                f"[agents.{self.name}] command: there is no program `{name}` on the PATH.",
+                hint="Install it, or name it with its whole path.",
+            )
+        return str(Path(found).absolute())
+
+    def _argument(self, prompt: str) -> str:
+        if len(prompt.encode()) > LONGEST_ARGUMENT:
+            raise ConfigError(
+                f"[agents.{self.name}] prompt: this prompt is too long for an argument ({len(prompt.encode())} bytes).",
+                hint='Let the program read it from stdin: prompt = "stdin".',
+            )
+        return prompt
+
+    def _env(self, task: Task) -> dict[str, str]:
+        flags = {"NIGHTCREW_RESUME": task.resume, "NIGHTCREW_READ_ONLY": task.read_only}
+        return {
+            **{name: os.environ[name] for name in self.settings.pass_env if name in os.environ},
+            **{key: self._value(key, value) for key, value in self.settings.env.items()},
+            "NIGHTCREW_SESSION": task.session_id,
+            "NIGHTCREW_MODEL": task.model,
+            **{key: "1" for key, on in flags.items() if on},
+        }
+
+    def _value(self, key: str, value: str) -> str:
+        if not value.startswith("$"):
+            return value
+        if value[1:] not in os.environ:
+            raise ConfigError(
+                f"[agents.{self.name}] env.{key}: the environment has no {value[1:]}.",
+                hint=f"Set it where nightcrew is started: export {value[1:]}=...",
+            )
+        return os.environ[value[1:]]
+
+
+class CommandConversation:
+    """One-way: the prompt goes in, lines come out."""
+
+    def __init__(self, prompt: str) -> None:
+        self.progress = Progress()
+        self._prompt = prompt
+        self._told = _Told()
+
+    def opening(self) -> bytes:
+        return self._prompt.encode(errors="replace")
+
+    def hear(self, line: bytes) -> bytes:
+        told, progress = self._told, self.progress
+        if news := told.line(line):
+            progress.last = one_line(news, 120)
+        progress.session_id, progress.model, progress.usage = told.session_id, told.model, told.usage
+        progress.over = bool(told.result)
+        return b""
+
+
+class _Told:
+    """What a program told so far. Anything may be in its lines: what cannot be understood is plain text."""
+
+    def __init__(self) -> None:
+        self.session_id = self.model = ""
+        self.usage = Usage()
+        self.result: dict[str, Any] = {}
+        self._message = ""
+        self._plain: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def line(self, line: bytes) -> str:
+        """Take one line; returns what it says in words, "" when nothing."""
+        event = _event(line)
+        if event is None:
+            text = line[:_LINE].decode(errors="replace").rstrip("\r\n")
+            self._plain.append(text)
+            return text.strip()
+        match event.get("type"):
+            case "session":
+                self.session_id = _text(event, "id")[:200] or self.session_id
+            case "progress":
+                self._message = _text(event, "text") or self._message
+                return _text(event, "text")
+            case "usage":
+                self.usage += _usage(event)
+                self.model = _text(event, "model")[:200] or self.model
+            case "result":
+                self.result = event
+                self.model = _text(event, "model")[:200] or self.model
+                return _text(event, "text")
+        return ""
+
+    @property
+    def said(self) -> str:
+        """The last message: the result's, else the last progress, else the end of the plain text."""
+        said = _text(self.result, "text") or self._message or "\n".join(self._plain).strip()
+        return said[-_MESSAGE:]
+
+    def claims(self, outcome: Outcome) -> tuple[Claim, ...]:
+        """Its claims to be blocked. An outcome that is stated in so many words is not read between the lines."""
+        if outcome is Outcome.BLOCKED:
+            listed = self.result.get("claims")
+            claims = (
+                tuple(_claim(item) for item in listed if isinstance(item, dict)) if isinstance(listed, list) else ()
+            )
+            return claims or claims_in(self.said) or (Claim(one_line(self.said, 300)),)
+        if outcome is Outcome.DONE and "outcome" not in self.result:
+            return claims_in(self.said)
+        return ()
+
+
+def _outcome(told: _Told, exit_code: int | None, stderr: str) -> tuple[Outcome, str]:
+    died = how_it_died(exit_code)
+    if told.result:
+        word = told.result.get("outcome", "done")
+        if word not in list(Outcome):
+            return Outcome.CRASHED, f"it reported an unknown outcome: {one_line(str(word), 80)!r}"
+        if word == Outcome.DONE and exit_code not in (0, *_ENDED_BY_US):
+            return Outcome.CRASHED, f"it reported done, and then ended with {died}{_last_words(told, stderr)}"
+        return Outcome(word), f"it reported {word}{_quoted(_text(told.result, 'text'))}"
+    if exit_code == 0:
+        return Outcome.DONE, f"exit code 0{_quoted(told.said)}"
+    if exit_code in (126, 127):
+        why = "not found" if exit_code == 127 else "not executable"
+        return Outcome.MISCONFIGURED, f"exit code {exit_code}: {why}{_last_words(told, stderr)}"
+    return Outcome.CRASHED, f"{died}{_last_words(told, stderr)}"
+
+
+def _last_words(told: _Told, stderr: str) -> str:
+    return _quoted(last_line(stderr[-10_000:]) if stderr.strip() else told.said)
+
+
+def _quoted(text: str) -> str:
+    """The last line of it, after a colon; "" for nothing."""
+    return f": {one_line(last_line(text[-10_000:]))}" if text.strip() else ""
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The JSON object on this line, None for plain text."""
+    if line.lstrip()[:1] != b"{":
+        return None
+    try:
+        event = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("type"), str) else None
+
+
+def _text(event: Mapping[str, Any], key: str) -> str:
+    value = event.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(event: Mapping[str, Any], key: str) -> int | float:
+    """A count or an amount; 0 for what is none, is negative or not finite, or is more than anything can be."""
+    value = event.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return value if 0 <= value <= _MOST else 0
+
+
+def _usage(event: Mapping[str, Any]) -> Usage:
+    input_, output, read, write, turns = (
+        int(_number(event, key)) for key in ("input", "output", "cache_read", "cache_write", "turns")
+    )
+    return Usage(input_, output, read, write, float(_number(event, "money")), turns)
+
+
+def _claim(item: Mapping[str, Any]) -> Claim:
+    return Claim(_text(item, "reason"), _text(item, "file"), int(_number(item, "line")), _text(item, "quote"))
+
+
+def _filled(argv: list[str], task: Task) -> list[str]:
+    """Each placeholder filled in once; what is filled in is never looked at again."""
+    values = {"model": task.model, "session": task.session_id, "workspace": str(task.workspace)}
+    return [_PLACEHOLDER.sub(lambda found: values[found[1]], part) for part in argv]
+
+
+def _prompt(task: Task) -> str:
+    parts = [task.prompt]
+    if task.instructions:
+        parts.append("The repository's own instructions:\n\n" + fence(task.instructions, "repository-instructions"))
+    if task.schema:
+        schema = msgspec.json.encode(task.schema).decode()
+        parts.append(f"Your last message must be one JSON value that fits this schema, and nothing else:\n\n{schema}")
+    return "\n\n".join(parts).replace("\0", "")
+
+
+def _settings(name: str, table: Mapping[str, object]) -> CommandSettings:
+    known = [item.name for item in msgspec.structs.fields(CommandSettings)]
+    for key in table:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(sorted(known))}."
+            raise ConfigError(f"[agents.{name}] {key}: unknown key.", hint=hint)
+    example = 'Write it as a list: command = ["my-agent", "--model", "{model}"].'
+    try:
+        settings = msgspec.convert(dict(table), CommandSettings)
+    except msgspec.ValidationError as error:
+        key = next((key for key in known if f"$.{key}" in str(error) or f"`{key}`" in str(error)), "settings")
+        hint = example if key == "command" else "See docs/reference/config.md."
+        raise ConfigError(f"[agents.{name}] {key}: {error}.", hint=hint) from error
+    if not settings.command or not settings.command[0]:
+        raise ConfigError(f"[agents.{name}] command: it names no program.", hint=example)
+    if not settings.models and any("{model}" in part for part in (*settings.command, *settings.resume_args)):
+        raise ConfigError(f"[agents.{name}] models: the command asks for a {{model}}, and none is named.",
+                          hint='Name at least one: models = ["small", "large"].')  # fmt: skip
+    return settings

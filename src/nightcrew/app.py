@@ -1,0 +1,217 @@
+"""The composition root: nightcrew.toml -> adapters, store, engine, director. Alone knows concrete adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nightcrew import config as settings
+from nightcrew.core.model import Repo, Run
+from nightcrew.errors import AlreadyRunning, ConfigError, NightcrewError, UsageError
+from nightcrew.ports import Agent, Board, Forge
+from nightcrew.store import Store, StoreError, engine_for
+
+if TYPE_CHECKING:  # heavy: only `up` and `doctor` need them
+    from nightcrew.director import Director
+    from nightcrew.durable import Enter
+    from nightcrew.git import Hub
+    from nightcrew.crew import Crew
+
+
+class App:
+    """One configuration and what it names. Everything is made when it is first asked for."""
+
+    def __init__(self, config: settings.Config) -> None:
+        self.config = config
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> App:
+        """From `path`, $NIGHTCREW_CONFIG, or nightcrew.toml here or above. Raises ConfigError."""
+        return cls(settings.load(path, os.environ))
+
+    @cached_property
+    def store(self) -> Store:
+        """Our rows, migrated. Raises StoreError when the state directory or the server cannot be used."""
+        state = self.config.state_dir
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"The state directory {state} cannot be made: {error.strerror}.") from error
+        if not os.access(state, os.W_OK):
+            raise StoreError(f"The state directory {state} is read-only.")
+        store = Store(engine_for(self.config.database_url.reveal(), state))
+        store.migrate()
+        return store
+
+    @cached_property
+    def crew_id(self) -> str:
+        """What marks this crew's processes and claims; made once per database."""
+        if not (found := self.store.get("crew")):
+            self.store.put("crew", found := uuid.uuid4().hex[:12])
+        return str(found)
+
+    @cached_property
+    def boards(self) -> dict[str, Board]:
+        return {n: adapter("boards", k)(n, s, self.config.home) for n, (k, s) in self.config.boards.items()}
+
+    @cached_property
+    def forges(self) -> dict[str, Forge]:
+        wanted = {repo.forge for repo in self.config.repos}
+        known = {name: ("local", {}) for name in wanted if name == "local"} | dict(self.config.forges)
+        return {n: adapter("forges", k)(n, s, self.config.home) for n, (k, s) in known.items()}
+
+    @cached_property
+    def agents(self) -> dict[str, Agent]:
+        return {n: adapter("agents", k)(n, s) for n, (k, s) in self.config.agents.items()}
+
+    @cached_property
+    def repos(self) -> dict[str, Repo]:
+        return {repo.name: repo for repo in self.config.repos}
+
+    @cached_property
+    def hubs(self) -> dict[str, Hub]:
+        from nightcrew.git import Hub  # noqa: PLC0415
+
+        folder = self.config.state_dir / "hubs"
+        return {
+            r.name: Hub(folder / f"{r.name}.git", r.url, self.forges[r.forge].git_env(r), self.config.identity)
+            for r in self.config.repos
+        }
+
+    def run_named(self, word: str) -> Run:
+        """The run of that ticket. Raises UsageError when there is none."""
+        if run := self.store.named(word):
+            return run
+        raise UsageError(f"There is no ticket {word}.", hint="`nightcrew status --all` lists those it knows.")
+
+    def repo_named(self, name: str) -> Repo:
+        """That repository, or the only one for "". Raises UsageError else."""
+        if not name and len(self.repos) == 1:
+            return next(iter(self.repos.values()))
+        if name in self.repos:
+            return self.repos[name]
+        raise UsageError(f"There is no repository {name!r}.", hint=f"Known: {', '.join(self.repos)}.")
+
+    def wake(self) -> None:
+        """Make a running nightcrew look now."""
+        folder = self.config.state_dir / "wake"
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "up").write_text(str(uuid.uuid4()))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the state directory. Raises AlreadyRunning with the other's process id."""
+        path = self.config.state_dir / "lock"
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise AlreadyRunning(
+                    f"nightcrew is already up on {self.config.state_dir} (process {running_pid(path)}).",
+                    hint="Use `nightcrew status` to look at it, or `kill` that process first.",
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def running(self) -> int:
+        """The process id of the nightcrew that is up on this state, 0 when none is: told by its lock, not by a file."""
+        path = self.config.state_dir / "lock"
+        with suppress(OSError), path.open("r", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return running_pid(path)
+        return 0
+
+    @asynccontextmanager
+    async def crew(self, entering: Enter | None = None) -> AsyncIterator[Crew]:
+        """Everything an attempt needs, with the engine constructed but not launched."""
+        from nightcrew.durable import Durable  # noqa: PLC0415 - DBOS takes a second to import
+        from nightcrew.crew import Crew  # noqa: PLC0415
+        from nightcrew.stages import brief, workspace  # noqa: PLC0415
+
+        config = self.config
+        config.workspaces_dir.mkdir(parents=True, exist_ok=True)
+        kind = config.workspace if config.workspace != "auto" else await workspace.choose(config.workspaces_dir)
+        durable = Durable(config.database_url.reveal(), config.state_dir, self.crew_id, entering)
+        yield Crew(
+            id=self.crew_id, home=config.state_dir, workspaces=config.workspaces_dir, kind=kind, policy=config.policy,
+            store=self.store, durable=durable, boards=self.boards, forges=self.forges, agents=self.agents,
+            order=config.agents_order, repos=self.repos, hubs=self.hubs, workflows=brief.Workflows(),
+            now=lambda: datetime.now(UTC),
+        )  # fmt: skip
+
+    async def up(self, mode: str = "forever", started: Callable[[Director], None] | None = None,
+                 entering: Enter | None = None) -> None:  # fmt: skip
+        """Work the board: "forever", "idle" (until nothing goes on by itself), or "once" (what is ready now)."""
+        from nightcrew import proc  # noqa: PLC0415
+        from nightcrew.director import Director, done_when  # noqa: PLC0415
+        from nightcrew.node import flush  # noqa: PLC0415
+        from nightcrew.pipeline import run_attempt  # noqa: PLC0415
+
+        self.store.version()
+        with self.lock():
+            async with self.crew(entering) as crew, AsyncExitStack() as stack:
+                await proc.sweep(crew.mark)  # what a killed nightcrew left; their sessions are resumed
+                director = Director(crew, self.config.scan_every)
+                loop = asyncio.get_running_loop()
+                crew.wake = lambda: loop.call_soon_threadsafe(director.wake)
+                await crew.durable.launch(lambda run_id, number: run_attempt(crew, run_id, number))
+                for helper in (self._watch(director), flush(crew)):
+                    task = asyncio.create_task(helper)
+                    stack.push_async_callback(_cancelled, task)
+                if started:
+                    started(director)
+                await director.run(done_when(mode))
+                await crew.durable.close()
+
+    async def _watch(self, director: Director) -> None:
+        """Wake the director when a board's folder changes or somebody left an order."""
+        from watchfiles import awatch  # noqa: PLC0415
+
+        wake = self.config.state_dir / "wake"
+        wake.mkdir(parents=True, exist_ok=True)
+        paths = [wake, *(p for board in self.boards.values() for p in board.watched() if p.is_dir())]
+        async for _ in awatch(*paths, debounce=60, step=20, rust_timeout=60_000, yield_on_timeout=False):
+            director.wake(scan=True)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def running_pid(lock: Path) -> int:
+    """The process id written in a lock file, 0 when unreadable."""
+    with suppress(OSError, ValueError):
+        return int(lock.read_text(encoding="utf-8") or 0)
+    return 0
+
+
+def adapter(port: str, kind: str) -> Callable[..., Any]:
+    """The adapter of that kind, found by entry point as a stranger's would be. Raises ConfigError when there is none."""
+    found = {point.name: point for point in entry_points(group=f"nightcrew.{port}")}
+    if kind not in found:
+        raise ConfigError(
+            f"[{port}] kind = {kind!r}: there is no such adapter.", hint=f"Installed: {', '.join(sorted(found))}."
+        )
+    loaded: Callable[..., Any] = found[kind].load()
+    return loaded
+
+
+def adapters(port: str) -> Mapping[str, str]:
+    """Every installed adapter of a port and where it comes from."""
+    return {point.name: point.value for point in entry_points(group=f"nightcrew.{port}")}

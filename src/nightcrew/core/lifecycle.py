@@ -1,0 +1,143 @@
+"""What an ended attempt means for its run and its lane: pure folds over the outcome table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from nightcrew.core.model import Attempt, Lane, LaneState, Policy, Run, RunState
+from nightcrew.core.outcome import RULES, Consumes, LaneEffect, Next, Outcome, Rule
+
+S = RunState
+TRANSITIONS: dict[RunState, frozenset[RunState]] = {
+    S.UNROUTED: frozenset({S.QUEUED, S.CANCELLED}),
+    S.QUEUED: frozenset({S.WORKING, S.MERGED, S.CLOSED, S.CANCELLED}),
+    S.WORKING: frozenset({S.QUEUED, S.IN_REVIEW, S.BLOCKED, S.FAILED, S.DUPLICATE, S.CANCELLED}),
+    S.IN_REVIEW: frozenset({S.QUEUED, S.MERGED, S.CLOSED}),
+    S.BLOCKED: frozenset({S.QUEUED, S.CANCELLED}),
+    S.FAILED: frozenset({S.QUEUED, S.CANCELLED}),
+    S.DUPLICATE: frozenset({S.QUEUED, S.CANCELLED}),
+    S.MERGED: frozenset({S.QUEUED}),
+    S.CLOSED: frozenset({S.QUEUED}),
+    S.CANCELLED: frozenset({S.QUEUED}),
+}
+"""Which state may follow which; docs/states.md is printed from it."""
+
+ACTIVE = frozenset({S.UNROUTED, S.QUEUED, S.WORKING, S.IN_REVIEW})
+ENDED = frozenset({S.BLOCKED, S.FAILED, S.DUPLICATE, S.MERGED, S.CLOSED, S.CANCELLED})
+
+
+def settle(run: Run, ended: Attempt, policy: Policy, now: datetime, jitter: float = 0.0) -> Run:
+    """The run after its attempt ended. `jitter` (0..1) spreads backoffs."""
+    outcome = Outcome(ended.outcome)
+    run = _counted(replace(run, usage=run.usage + ended.usage, agent=ended.agent), outcome, policy)
+    if run.stopping:
+        return replace(run, state=S.CANCELLED, reason=run.stopping, session_id="", stopping="", not_before=None)
+    if ended.duplicate_of:
+        why = f"the same change is already in {ended.duplicate_of}"
+        return replace(run, state=S.DUPLICATE, duplicate_of=ended.duplicate_of, reason=why, session_id="")
+    if outcome is Outcome.DONE:
+        return _published(run, ended)
+    if RULES[outcome].consumes is not Consumes.NO and run.consumed >= policy.max_attempts:
+        return replace(run, state=S.FAILED, session_id="", feedback=ended.evidence, pending_head="",
+                       reason=f"gave up after {run.consumed} attempts; the last: {first_line(ended.evidence)}")  # fmt: skip
+    return _next(run, ended, outcome, policy, now, jitter)
+
+
+def _counted(run: Run, outcome: Outcome, policy: Policy) -> Run:
+    rule = RULES[outcome]
+    crashes = run.crashes + (outcome is Outcome.CRASHED)
+    stalls = run.stalls + (outcome is Outcome.STALLED)
+    late = (outcome is Outcome.CRASHED and crashes > policy.free_crashes) or (
+        outcome is Outcome.STALLED and stalls > policy.free_stalls
+    )
+    consumed = run.consumed + (rule.consumes is Consumes.YES or (rule.consumes is Consumes.LATER and late))
+    failures, level = run.failures + rule.climbs, run.level
+    if rule.climbs and failures >= policy.failures_per_model:
+        failures, level = 0, level + 1
+    outage = rule.next in (Next.BACKOFF, Next.WAIT, Next.OTHER_LANE)
+    return replace(
+        run, consumed=consumed, failures=failures, level=level, crashes=crashes, stalls=stalls,
+        timeouts=run.timeouts + (outcome in (Outcome.TIMED_OUT, Outcome.TURN_LIMIT)),
+        outages=run.outages + 1 if outage else 0,
+        fast_fails=run.fast_fails + 1 if outcome is Outcome.FAST_FAIL else 0,
+    )  # fmt: skip
+
+
+def _published(run: Run, ended: Attempt) -> Run:
+    return replace(
+        run, state=S.IN_REVIEW, reason="pull request open", pull_request=ended.pull_request, url=ended.url,
+        patch_id=ended.patch_id, session_id="", feedback="", not_before=None, failures=0, outages=0, pending_head="",
+    )  # fmt: skip
+
+
+def _next(run: Run, ended: Attempt, outcome: Outcome, policy: Policy, now: datetime, jitter: float) -> Run:
+    rule = RULES[outcome]
+    run = replace(run, state=S.QUEUED, reason=first_line(ended.evidence) or rule.says, not_before=None, pending_head="")
+    match rule.next:
+        case Next.ASK:
+            return replace(run, state=S.BLOCKED, session_id="")
+        case Next.STOP:
+            return replace(run, state=S.FAILED, session_id="")
+        case Next.CLEAN:
+            return replace(run, state=S.CANCELLED, session_id="")
+        case Next.AGAIN | Next.GATES:
+            return replace(run, session_id="", feedback=ended.evidence)
+        case Next.RESUME:
+            again = outcome in (Outcome.TIMED_OUT, Outcome.TURN_LIMIT) and run.timeouts > 1
+            return replace(run, session_id="" if again else ended.session_id, feedback=ended.evidence if again else "")
+        case Next.WAIT | Next.OTHER_LANE:
+            return replace(run, session_id=_kept_session(ended, outcome))
+        case Next.BACKOFF:
+            wait = backoff(run.outages, policy, jitter)
+            pending = ended.head if outcome is Outcome.INFRA and ended.stage in ("gates", "publish") else ""
+            return replace(run, session_id=_kept_session(ended, outcome), not_before=now + wait, pending_head=pending)
+
+
+def _kept_session(ended: Attempt, outcome: Outcome) -> str:
+    """The session to go on with. A resumed session that its agent does not know is given up, not tried for ever."""
+    if outcome is Outcome.MISCONFIGURED or (outcome is Outcome.FAST_FAIL and ended.resume):
+        return ""
+    return ended.session_id
+
+
+def backoff(times: int, policy: Policy, jitter: float) -> timedelta:
+    """Exponential, capped, spread by up to a quarter."""
+    seconds = min(policy.backoff_base * 2.0 ** min(max(times - 1, 0), 16), policy.backoff_max)
+    return timedelta(seconds=seconds * (1 + jitter / 4))
+
+
+def lane_after(lane: Lane, ended: Attempt, policy: Policy, now: datetime, jitter: float = 0.0) -> Lane:
+    """What the ended attempt says about the lane it ran on."""
+    outcome = Outcome(ended.outcome)
+    rule = _lane_rule(ended, outcome)
+    failures = lane.failures + 1
+    told = replace(lane, evidence=first_line(ended.evidence), told_at=now, failures=failures)
+    match rule:
+        case LaneEffect.NONE:
+            return lane if outcome in (Outcome.INFRA, Outcome.CANCELLED) else Lane(lane.name)
+        case LaneEffect.PARK:
+            reset = ended.resets_at is not None
+            at = datetime.fromtimestamp(ended.resets_at or 0, UTC) + timedelta(seconds=policy.reset_grace)
+            until = max(at, now) if reset else now + backoff(failures + 2, policy, jitter)
+            return replace(told, state=LaneState.LIMITED, until=until)
+        case LaneEffect.BREAK:
+            return replace(told, state=LaneState.OVERLOADED, until=now + backoff(failures, policy, jitter))
+        case LaneEffect.COUNT:
+            if failures < policy.fast_fails_to_park:
+                return replace(lane, failures=failures)
+            return replace(told, state=LaneState.OVERLOADED, until=now + backoff(failures, policy, jitter))
+        case LaneEffect.OUT:
+            return replace(told, state=LaneState.OUT, until=None)
+
+
+def _lane_rule(ended: Attempt, outcome: Outcome) -> LaneEffect:
+    rule: Rule = RULES[outcome]
+    if outcome is Outcome.MISCONFIGURED and ended.resume:
+        return LaneEffect.NONE  # the session is gone, not the lane: the next try is a fresh session
+    return rule.lane
+
+
+def first_line(text: str) -> str:
+    """The first line that says something, for one-sentence reasons."""
+    return next((line.strip()[:200] for line in text.splitlines() if line.strip()), "")

@@ -1,0 +1,76 @@
+"""What an attempt and the director share: the adapters, the rows, the engine, and the sessions that are live."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from nightcrew.core.model import Policy, Repo
+from nightcrew.durable import Durable
+from nightcrew.errors import NightcrewError
+from nightcrew.git import Hub
+from nightcrew.ports import Agent, Board, Forge
+from nightcrew.stages import brief, session
+from nightcrew.store import Store
+
+INFRA = (NightcrewError, OSError)
+"""Faults of git, disk, database, forge, board or hook: they cost no attempt (I3)."""
+
+
+@dataclass
+class Crew:
+    """Everything an attempt and the director work with; put together by `app`."""
+
+    id: str
+    home: Path  # the state directory
+    workspaces: Path
+    kind: str  # how workspaces are made
+    policy: Policy
+    store: Store
+    durable: Durable
+    boards: Mapping[str, Board]
+    forges: Mapping[str, Forge]
+    agents: Mapping[str, Agent]
+    order: tuple[str, ...]
+    repos: Mapping[str, Repo]
+    hubs: Mapping[str, Hub]
+    workflows: brief.Workflows
+    now: Callable[[], datetime]
+    wake: Callable[[], None] = lambda: None
+    live: dict[str, session.Live] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)  # the attempt each live session belongs to
+
+    @property
+    def mark(self) -> str:
+        """What every process of this crew is marked with."""
+        return f"{self.id}:"
+
+    def progress(self, seen: dict[str, int]) -> Iterator[dict[str, object]]:
+        """What has been heard of live sessions since `seen` (lines by run), as columns of their attempts."""
+        now, clock = self.now(), time.monotonic()
+        for run_id, live in list(self.live.items()):
+            heard = live.progress
+            if heard.lines and seen.get(run_id) != heard.lines:
+                seen[run_id] = heard.lines
+                yield {"run_id": run_id, "number": self.numbers[run_id], "usage": heard.usage, "last": heard.last[:200],
+                       "heard_at": now - timedelta(seconds=clock - live.heard), "reported_model": heard.model,
+                       **({"session_id": heard.session_id} if heard.session_id else {})}  # fmt: skip
+
+
+def workflow_id(run_id: str, number: int) -> str:
+    """`<board>:<ticket>:<attempt>`: starting it twice is starting it once."""
+    return f"{run_id}:{number}"
+
+
+def new_session_id(run_id: str, number: int, attempt_try: int) -> str:
+    """A UUID that follows from the attempt, so that a restart knows it without having stored it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"nightcrew:{run_id}:{number}:{attempt_try}"))
+
+
+def sentence(error: Exception) -> str:
+    """One sentence for people, whatever the error."""
+    return error.sentence() if isinstance(error, NightcrewError) else f"{type(error).__name__}: {error}"

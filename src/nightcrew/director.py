@@ -1,0 +1,375 @@
+"""The director: observe -> decide -> perform. The one process that changes scheduling state."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_never
+
+from nightcrew.core import lifecycle, schedule
+from nightcrew.core.model import (
+    Attempt,
+    Lane,
+    LaneState,
+    PullRequest,
+    Run,
+    RunState,
+    Ticket,
+    TicketState,
+    branch_for,
+)
+from nightcrew.core.outcome import Outcome
+from nightcrew.core.schedule import Action, View, decide
+from nightcrew.crew import Crew, new_session_id, workflow_id
+from nightcrew.errors import NightcrewError
+from nightcrew.node import clean
+from nightcrew.ports import Scan
+
+log = logging.getLogger("nightcrew.director")
+RETRY_AFTER = timedelta(seconds=30)
+LONGEST_NAP = 30.0
+
+
+class Director:
+    """Holds what was observed and carries out what was decided. `wake()` makes the next tick come at once."""
+
+    def __init__(self, crew: Crew, scan_every: float = 120.0) -> None:
+        self.crew = crew
+        self.scan_every = scan_every
+        self.scans: dict[str, Scan] = {}
+        self.finished: frozenset[str] = frozenset()
+        self.gone: frozenset[str] = frozenset()
+        self.pulls: dict[tuple[str, str], PullRequest] = {}
+        self.next_scan = datetime.min.replace(tzinfo=UTC)
+        self.background: dict[str, asyncio.Task[None]] = {}
+        self.cleaning: set[str] = set()
+        self.not_again_before: dict[str, datetime] = {}
+        self.stopping = ""
+        self._wake = asyncio.Event()
+
+    def wake(self, *, scan: bool = False) -> None:
+        """Look again now; with `scan`, at the board and the pull requests too."""
+        if scan:
+            self.next_scan = datetime.min.replace(tzinfo=UTC)
+        self._wake.set()
+
+    def stop(self, why: str) -> None:
+        """End all sessions so that they can be resumed, then let `run` return."""
+        self.stopping = why
+        for live in self.crew.live.values():
+            live.cancel(Outcome.INFRA, why)
+        self._wake.set()
+
+    async def run(self, done: Callable[[View], bool]) -> None:
+        """Tick until `done(view)` or until stopped."""
+        await self._take_up()
+        while True:
+            self._wake.clear()
+            view = await self.tick()
+            if self.stopping and not view.attempts:
+                break
+            if not self.stopping and not self._wake.is_set() and done(view) and not self.background:
+                break
+            await self._nap(view)
+        await asyncio.gather(*self.background.values(), return_exceptions=True)
+
+    async def tick(self) -> View:
+        """One round; returns the view after it. A fault of one action stops no other."""
+        try:
+            view = await self.observe()
+            actions = decide(view, self.crew.now(), self.crew.policy)
+            for action in actions:
+                await self._safely(self.perform(action), getattr(action, "run", None))
+            return await self.observe() if actions else view
+        except NightcrewError as error:
+            log.error("tick.failed", extra={"error": error.sentence()})
+            return View(paused=True, attempts=(), busy=frozenset({"fault"}))
+
+    async def _safely(self, work: Awaitable[None], run: Run | None) -> None:
+        try:
+            await work
+        except (NightcrewError, OSError) as error:
+            log.error("action.failed", extra={"ticket": run.key if run else "", "error": str(error)})
+
+    async def _nap(self, view: View) -> None:
+        now = self.crew.now()
+        due = [self.next_scan, *(r.not_before for r in view.runs if r.not_before), *self.not_again_before.values(),
+               *(lane.until for lane in view.lanes.values() if lane.until)]  # fmt: skip
+        ahead = [(at - now).total_seconds() for at in due if at > now]
+        try:
+            await asyncio.wait_for(self._wake.wait(), min([*ahead, LONGEST_NAP]) + 0.01)
+        except TimeoutError:
+            return
+
+    # -- observe ---------------------------------------------------------------------------------------------------
+    async def observe(self) -> View:
+        """Orders first, then board and pull requests when they are due, then our own rows."""
+        store = self.crew.store
+        self._obey(store.take_orders())
+        if self.crew.now() >= self.next_scan:
+            self.next_scan = self.crew.now() + timedelta(seconds=self.scan_every)
+            await self.scan()
+        tickets = tuple(t for scan in self.scans.values() for t in scan.tickets)
+        ids = {schedule.run_id(t) for t in tickets if t.state is TicketState.OPEN}
+        now = self.crew.now()
+        waiting = {run_id for run_id, at in self.not_again_before.items() if at > now}
+        return View(
+            tickets=tickets, runs=tuple(store.watched(ids, schedule.SHOWN)), attempts=tuple(store.open_attempts()),
+            pulls=self.pulls, lanes=store.lanes(), ladders={n: a.models for n, a in self.crew.agents.items()},
+            repos=tuple(self.crew.repos.values()), agents=self.crew.order, finished=self.finished, gone=self.gone,
+            paused=bool(store.get("paused", False)) or bool(self.stopping), busy=frozenset({*self.background, *waiting}),
+            cleaning=frozenset(self.cleaning),
+        )  # fmt: skip
+
+    async def scan(self) -> None:
+        """Look at every board and at the pull requests of runs in review."""
+        store, problems = self.crew.store, {}
+        for name, board in self.crew.boards.items():
+            try:
+                self.scans[name] = await board.scan()
+            except NightcrewError as error:
+                problems[name] = error.sentence()  # the last scan stays: a board that is down loses nothing
+            for problem in self.scans.get(name, Scan(())).problems:
+                problems[problem.where] = problem.message
+        store.set_problems(problems)
+        store.put("scanned_at", self.crew.now())
+        active = [r for r in store.runs(ended=False)]
+        await self._look_up(active, bool(problems))
+        await self._look_at_pulls(active)
+
+    async def _look_up(self, active: Iterable[Run], unreadable: bool) -> None:
+        """Fresh facts about blockers and about tickets that are not on the board any more."""
+        there = {t.id for scan in self.scans.values() for t in scan.tickets}
+        words = {w for t in self._tickets() for w in t.blocked_by}
+        done: set[str] = set()
+        gone: set[str] = set()
+        for name, board in self.crew.boards.items():
+            missing = [r.ticket_id for r in active if r.board == name and r.ticket_id not in there]
+            asked = [*missing, *sorted(words - there)]
+            if not asked:
+                continue
+            try:
+                found = {t.id: t for t in await board.fetch(asked)}
+            except NightcrewError:
+                continue
+            done |= {w for t in found.values() if t.state is TicketState.DONE for w in (t.id, t.key)}
+            # While something on the board cannot be read, a missing ticket may be just that: it is not gone.
+            gone |= {i for i in missing if (i not in found and not unreadable) or (i in found and _ended(found[i]))}
+        self.finished, self.gone = frozenset(done), frozenset(gone)
+
+    def _tickets(self) -> list[Ticket]:
+        return [t for scan in self.scans.values() for t in scan.tickets]
+
+    async def _look_at_pulls(self, active: Iterable[Run]) -> None:
+        for name in {r.repo for r in active if r.pull_request}:
+            if repo := self.crew.repos.get(name):
+                try:
+                    pulls = await self.crew.forges[repo.forge].list(repo)
+                except NightcrewError as error:
+                    log.warning("pulls.unknown", extra={"repo": name, "error": error.sentence()})
+                    continue
+                self.pulls = {k: v for k, v in self.pulls.items() if k[0] != name}
+                for pull in reversed(pulls):
+                    self.pulls[name, pull.branch] = pull
+
+    def _obey(self, orders: Iterable[tuple[str, str]]) -> None:
+        store = self.crew.store
+        for kind, run_id in orders:
+            run = store.named(run_id) if run_id else None
+            match kind:
+                case "pause" | "resume":
+                    store.put("paused", kind == "pause")
+                    if kind == "resume":
+                        self._reopen_lanes()
+                case "stop" if run and run.state in (RunState.QUEUED, RunState.WORKING, RunState.UNROUTED):
+                    self._stop(run, "stopped by hand")
+                case "retry" if run and run.state in lifecycle.ENDED:
+                    self._reopen(run)
+                case "retry" if run and run.state is RunState.QUEUED:
+                    store.save_run(replace(run, not_before=None), "run.retry")
+                case "scan":
+                    self.next_scan = datetime.min.replace(tzinfo=UTC)
+                case _:
+                    log.warning("order.ignored", extra={"order": kind, "run": run_id})
+
+    def _reopen_lanes(self) -> None:
+        for lane in self.crew.store.lanes().values():
+            if lane.state is not LaneState.UP:
+                self.crew.store.save_lane(Lane(lane.name))
+                self.crew.store.event("lane.up", lane=lane.name, why="resumed by hand")
+
+    # -- perform ---------------------------------------------------------------------------------------------------
+    async def perform(self, action: Action) -> None:
+        """Carry out one action; doing it twice is doing it once."""
+        match action:
+            case schedule.Settle(run, attempt):
+                self._settle(run, attempt)
+            case schedule.Stop(run, why):
+                self._stop(run, why)
+            case schedule.Start():
+                await self._start(action)
+            case schedule.Adopt():
+                self._adopt(action)
+            case schedule.Refresh(run, ticket):
+                fresh = replace(run, title=ticket.title, priority=ticket.priority, labels=ticket.labels,
+                                blocked_by=ticket.blocked_by)  # fmt: skip
+                self.crew.store.save_run(fresh)
+            case schedule.Reopen(run):
+                self._reopen(run)
+            case schedule.Follow(run, pull):
+                self._follow(run, pull)
+            case schedule.Show(run, state):
+                self._later(run, self._show(run, state))
+            case schedule.Clean(run):
+                self.cleaning.add(run.id)
+                self._later(run, clean(self.crew, run))
+            case _:
+                assert_never(action)
+
+    def _adopt(self, action: schedule.Adopt) -> None:
+        ticket, now = action.ticket, self.crew.now()
+        state = RunState.QUEUED if action.repo else RunState.UNROUTED
+        run = Run(
+            id=schedule.run_id(ticket), board=ticket.board, ticket_id=ticket.id, key=ticket.key, title=ticket.title,
+            repo=action.repo, branch=branch_for(ticket.board, ticket.id, ticket.key), state=state, reason=action.reason,
+            priority=ticket.priority, labels=ticket.labels, blocked_by=ticket.blocked_by,
+            created_at=ticket.created_at or now, shown=ticket.state.value,
+        )  # fmt: skip
+        if self.crew.store.named(run.id):
+            self.crew.store.save_run(run, f"run.{state}", reason=action.reason)
+        else:
+            self.crew.store.add_run(run, repo=action.repo, reason=action.reason)
+
+    async def _start(self, action: schedule.Start) -> None:
+        run, number = action.run, action.run.attempts + 1
+        attempt = Attempt(
+            run_id=run.id, number=number, agent=action.agent, model=action.model, resume=action.resume,
+            session_id=run.session_id if action.resume else new_session_id(run.id, number, 0), fence=run.fence + 1,
+            started_at=self.crew.now(),
+        )  # fmt: skip
+        if self.crew.store.start_attempt(run, attempt):
+            log.info("attempt.started", extra={"ticket": run.key, "attempt": number, "agent": action.agent})
+            await self.crew.durable.start(workflow_id(run.id, number), run.id, number)
+
+    def _settle(self, run: Run, attempt: Attempt) -> None:
+        store, now = self.crew.store, self.crew.now()
+        lane = store.lanes().get(attempt.agent, Lane(attempt.agent))
+        jitter = int(hashlib.sha256(f"{run.id}:{attempt.number}".encode()).hexdigest()[:4], 16) / 0xFFFF
+        after = lifecycle.lane_after(lane, attempt, self.crew.policy, now, jitter)
+        settled = lifecycle.settle(run, attempt, self.crew.policy, now, jitter)
+        if store.settle(settled, attempt, after):
+            log.info("attempt.ended", extra={"ticket": run.key, "outcome": attempt.outcome, "run": settled.state.value})
+            if after.state is not lane.state:
+                store.event(f"lane.{after.state}", lane=lane.name, evidence=after.evidence, until=after.until)
+                log.warning("lane.changed", extra={"lane": lane.name, "state": after.state, "why": after.evidence})
+
+    def _stop(self, run: Run, why: str) -> None:
+        on_board = next((t.state.value for t in self._tickets() if schedule.run_id(t) == run.id), "gone")
+        if why != "stopped by hand":
+            self.crew.store.set_run(run.id, shown=on_board)
+        if run.state is RunState.WORKING:
+            self.crew.store.save_run(replace(run, stopping=why), "run.stopping", why=why)
+            if live := self.crew.live.get(run.id):
+                live.cancel(Outcome.CANCELLED, why)
+        else:
+            self.crew.store.save_run(replace(run, state=RunState.CANCELLED, reason=why), "run.cancelled", why=why)
+
+    def _reopen(self, run: Run) -> None:
+        cycle = run.cycle + 1 if run.pull_request else run.cycle
+        fresh = Run(
+            id=run.id, board=run.board, ticket_id=run.ticket_id, key=run.key, title=run.title, repo=run.repo,
+            branch=branch_for(run.board, run.ticket_id, run.key, cycle), reason="reopened", priority=run.priority,
+            labels=run.labels, blocked_by=run.blocked_by, attempts=run.attempts, fence=run.fence, cycle=cycle,
+            usage=run.usage, state=RunState.QUEUED if run.repo else RunState.UNROUTED,
+        )  # fmt: skip
+        if run.state in (RunState.CLOSED, RunState.DUPLICATE):
+            self.crew.store.release_patches(run.id)
+        self.crew.store.save_run(fresh, "run.reopened", cycle=cycle)
+        self.crew.store.set_run(run.id, shown=TicketState.OPEN.value)
+
+    def _follow(self, run: Run, pull: PullRequest) -> None:
+        store = self.crew.store
+        if pull.state == "merged":
+            done = replace(run, state=RunState.MERGED, reason=f"merged as {pull.merged_sha[:12]}", not_before=None)
+            store.save_run(done, "run.merged", sha=pull.merged_sha)
+        elif pull.state == "closed":
+            store.release_patches(run.id)
+            store.save_run(replace(run, state=RunState.CLOSED, reason="a person closed the pull request"), "run.closed")
+        else:
+            asked = f"A person reviewed pull request #{pull.number} and asks for changes:\n\n{pull.changes_requested}"
+            again = replace(run, state=RunState.QUEUED, reason="changes requested", feedback=asked, session_id="",
+                            consumed=0, failures=0)  # fmt: skip
+            store.save_run(again, "run.changes_requested", text=pull.changes_requested[:2000])
+        self.pulls.pop((run.repo, run.branch), None)
+
+    async def _show(self, run: Run, state: TicketState) -> None:
+        await self.crew.boards[run.board].move(run.ticket_id, state, run.reason, run.url)
+        self.crew.store.set_run(run.id, shown=state.value)
+
+    def _later(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
+        """Do slow work for a run beside the loop, one thing at a time per run; a fault is tried again after a while."""
+
+        async def guarded() -> None:
+            try:
+                await work
+                self.not_again_before.pop(run.id, None)
+            except (NightcrewError, OSError) as error:
+                self.not_again_before[run.id] = self.crew.now() + RETRY_AFTER
+                log.error("background.failed", extra={"ticket": run.key, "error": str(error)})
+            finally:
+                self.background.pop(run.id, None)
+                self.cleaning.discard(run.id)
+                self._wake.set()
+
+        if run.id in self.background:
+            work.close()
+        else:
+            self.background[run.id] = asyncio.create_task(guarded())
+
+    # -- after a restart -------------------------------------------------------------------------------------------
+    async def _take_up(self) -> None:
+        """Attempts that a killed process left: recovered by the engine, started now, or given back as interrupted."""
+        for attempt in self.crew.store.open_attempts():
+            if attempt.phase == "ended":
+                continue
+            known = await self.crew.durable.known(workflow_id(attempt.run_id, attempt.number))
+            if known == "":
+                await self.crew.durable.start(
+                    workflow_id(attempt.run_id, attempt.number), attempt.run_id, attempt.number
+                )
+            elif known != "PENDING":
+                why = f"the attempt's workflow ended as {known} without a result"
+                self.crew.store.finish_attempt(replace(attempt, outcome=Outcome.INFRA.value, evidence=why))
+
+
+def _ended(ticket: Ticket) -> bool:
+    return ticket.state not in schedule.WORKABLE
+
+
+def idle(view: View) -> bool:
+    """Nothing is going on and nothing will happen by itself: what is left waits for a person."""
+    if view.attempts or "fault" in view.busy:
+        return False
+    return not any(_will_go_on(run, view) for run in view.runs)
+
+
+def _will_go_on(run: Run, view: View) -> bool:
+    if run.workspace and (run.state in lifecycle.ENDED or run.state is RunState.IN_REVIEW):
+        return True
+    if run.state is not RunState.QUEUED or view.paused:
+        return False
+    if any(b not in view.finished for b in run.blocked_by):
+        return False
+    lanes = [view.lanes.get(a, Lane(a)) for a in schedule.agents_for(run, view)]
+    return any(lane.state is not LaneState.OUT for lane in lanes) and run.repo in {r.name for r in view.repos}
+
+
+def done_when(mode: str) -> Callable[[View], bool]:
+    """When a director may stop by itself: "idle", "once" (nothing is running any more), or never."""
+    if mode == "forever":
+        return lambda view: False
+    return idle if mode == "idle" else lambda view: not view.attempts and "fault" not in view.busy

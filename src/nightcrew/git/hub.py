@@ -1,0 +1,282 @@
+"""The hub: our bare mirror of one repository. Agents' work comes in through it, and leaves through it alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+from nightcrew.errors import GitError
+from nightcrew.git import agent_tree, uncommitted
+from nightcrew.git.command import ALONE, ZERO, encode, failure, git, run
+from nightcrew.git.upstream import local_path, why_no_base
+from nightcrew.git.values import Change, Merge, Push, PushRejected
+
+# The whole change, told the same way whatever a repository's attributes or anyone's configuration say.
+DIFF = ("--no-ext-diff", "--no-textconv", "--no-renames", "--no-color", "--ignore-submodules=none",
+        "--diff-algorithm=myers")  # fmt: skip
+PATCH = ("--unified=3", "--src-prefix=a/", "--dst-prefix=b/", *DIFF)
+HUB_CONFIG = {
+    "gc.auto": "0",  # private clones borrow these objects: nothing is ever pruned
+    "maintenance.auto": "false",
+    "core.logAllRefUpdates": "false",
+    "core.filesRefLockTimeout": "10000",
+    "core.packedRefsTimeout": "10000",
+}
+STALE_LOCK = 600.0  # seconds; no git of ours holds a ref lock that long
+
+
+class Hub:
+    """The bare mirror of the repository at `url`, kept at `path`; shared by all tickets of one process.
+
+    `env` is what fetching and pushing need (a forge's credentials; never seen by an agent). `identity` is the name and
+    e-mail address of commits nightcrew makes. Every method raises GitError when git fails.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        url: str,
+        env: Mapping[str, str] | None = None,
+        identity: tuple[str, str] = ("nightcrew", "nightcrew@localhost"),
+    ) -> None:
+        self.path = path.absolute()
+        local = None if url.startswith("file://") else local_path(url)
+        self.url = str(local.absolute()) if local else url
+        self.env = dict(env or {})
+        self.identity = identity
+        self.lock = asyncio.Lock()  # one fetch, one branch or worktree change at a time
+        self.checkouts = asyncio.Semaphore(os.cpu_count() or 1)  # more at once only make the first one wait
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asked = 0
+        self._fetched: dict[str, tuple[int, str | GitError]] = {}
+
+    async def ensure(self) -> None:
+        """Make the hub if it is not there. What a killed nightcrew left half-made is put aside, never deleted."""
+        async with self.lock:
+            if self.path.exists() and not await self._usable():
+                self.path.rename(self.path.with_name(f"{self.path.name}.broken-{uuid4().hex[:8]}"))
+            if not self.path.exists():
+                await self._create()
+            self._break_stale_locks()
+            if await self._git("config", "--get", "remote.origin.url", ok=(0, 1)) != f"{self.url}\n":
+                await self._git("config", "remote.origin.url", self.url)
+
+    def turn(self, name: str) -> asyncio.Lock:
+        """A lock of that name: for what may be done only once at a time."""
+        return self._turns[name]
+
+    async def fetch_base(self, base: str) -> str:
+        """Fetch branch `base` and return its sha, also kept as refs/remotes/origin/<base>.
+
+        Callers who wait at the same time share one fetch, started after they asked. Raises GitError with a sentence and
+        a hint when the repository is missing, is no repository, has no commits, or lacks the branch.
+        """
+        self._asked += 1
+        asked = self._asked
+        async with self.lock:
+            started, result = self._fetched.get(base, (0, ""))
+            if started < asked:
+                self._asked += 1
+                started, result = self._asked, await self._fetch(base)
+                self._fetched[base] = (started, result)
+        if isinstance(result, GitError):
+            raise result
+        return result
+
+    async def remote_ref(self, ref: str) -> str | None:
+        """What exactly `ref` is at the remote now; None when it is absent."""
+        out = await git("ls-remote", "--", self.url, ref, env=self.env)
+        return next((sha for sha, _, name in map(_tabbed, out.split("\n")) if name == ref), None)
+
+    async def sha(self, rev: str) -> str | None:
+        """The object `rev` names, None when there is none."""
+        out = await self._git("rev-parse", "--verify", "--quiet", f"{_checked(rev)}^{{object}}", ok=(0, 1, 128))
+        return out.strip() or None
+
+    async def refs(self, prefix: str) -> dict[str, str]:
+        """All refs below `prefix` (whole path parts), name -> sha."""
+        out = await self._git("for-each-ref", "--format=%(objectname)%09%(refname)", prefix.rstrip("/"))
+        return {name: sha for sha, _, name in map(_tabbed, out.split("\n")) if name}
+
+    async def set_ref(self, ref: str, sha: str, expect: str | None = None) -> bool:
+        """Point `ref` at `sha`. With `expect` ("" = absent) only when that is what it is now; False says it was not."""
+        old = () if expect is None else (expect or ZERO,)
+        args = ("update-ref", "--no-deref", ref, sha, *old)
+        done = await run(*args, git_dir=self.path, env=ALONE)
+        if done.code and (expect is None or (await self.sha(ref) or "") == expect):
+            raise failure(args, done)
+        return done.code == 0
+
+    async def delete_ref(self, ref: str) -> None:
+        """Remove `ref`; nothing happens when it is absent."""
+        await self._git("update-ref", "--no-deref", "-d", ref)
+
+    async def take(self, tree: Path, branch: str, into: str) -> str | None:
+        """Fetch an agent's committed work from its repository at `tree` into our ref `into`; return the sha.
+
+        None when nothing was ever committed there. The agent may have left another branch, or a detached HEAD: see
+        `agent_tree.chosen` for which commit counts. Nothing planted in the tree runs. Raises GitError when the tree's
+        `.git` leads to another repository.
+        """
+        found = await self.tips(tree)
+        names = {"HEAD": found.head, **{k: v for k, v in found.refs.items() if k == f"refs/heads/{branch}"}}
+        await agent_tree.bring(self.path, tree, [name for name, sha in names.items() if sha])
+        sha = await agent_tree.chosen(self.path, found, branch)
+        if sha:
+            await self._git("update-ref", "--no-deref", into, sha)
+        return sha
+
+    async def tips(self, tree: Path) -> agent_tree.Tips:
+        """What an agent's repository has committed. Of a linked worktree: its HEAD and branch, not the hub."""
+        linked = agent_tree.check(self.path, tree)
+        found = await agent_tree.tips(self.path, tree)
+        return replace(found, refs={k: v for k, v in found.refs.items() if k == found.on}) if linked else found
+
+    async def take_all(self, tree: Path, branch: str) -> agent_tree.Taken:
+        """Bring every commit of an agent's repository into the hub, without a ref. Otherwise like `take`."""
+        found = await self.tips(tree)
+        shas = {"HEAD": found.head, **found.refs}
+        await agent_tree.bring(self.path, tree, [name for name, sha in shas.items() if sha], strict=False)
+        work = await agent_tree.chosen(self.path, found, branch)
+        return agent_tree.Taken(work, found.head, tuple(sorted({sha for sha in shas.values() if sha})))
+
+    async def snapshot(self, tree: Path, parent: str, message: str, seed: Path | None = None) -> str | None:
+        """A commit, child of `parent`, of the tree's files as they are; None when they are those of `parent`.
+
+        The files are read with the hub's repository and an index of ours, so nothing of the tree's `.git` is used or
+        run; ignored files stay out, files of repositories nested in the tree come in as plain files. `seed` may be an
+        index *we* made for these files, which saves reading unchanged ones.
+        """
+        made = await uncommitted.write_tree(self.path, tree, parent, seed)
+        if made == await self._line("rev-parse", f"{_checked(parent)}^{{tree}}"):
+            return None
+        return await self.commit_tree(made, [parent], message)
+
+    async def merge_tree(self, ours: str, theirs: str) -> Merge:
+        """Merge two commits without touching any ref or file."""
+        args = ("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", _checked(ours), _checked(theirs))
+        out = await self._git(*args, ok=(0, 1))
+        tree, *conflicts = out.split("\0")
+        return Merge(tree.strip(), tuple(path for path in conflicts if path))
+
+    async def commit_tree(self, tree: str, parents: Sequence[str], message: str) -> str:
+        """A new commit by `identity`, now; returns its sha."""
+        name, email = self.identity
+        who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in
+               (("NAME", name), ("EMAIL", email))}  # fmt: skip
+        args = [part for parent in parents for part in ("-p", parent)]
+        out = await git(
+            "commit-tree", tree, *args, "-F", "-", git_dir=self.path, env=ALONE | who, input=encode(message)
+        )
+        return out.strip()
+
+    async def changes(self, base: str, head: str) -> list[Change]:
+        """Files changed from the merge base of `base` and `head` to `head`. A rename is a deletion and an addition."""
+        out = await self._git("diff", "--numstat", "-z", *DIFF, *await self._span(base, head), "--")
+        return [_change(entry) for entry in out.split("\0") if entry]
+
+    async def diff(self, base: str, head: str, limit: int = 1 << 20) -> str:
+        """The change as a patch, from the merge base; cut after `limit` characters, saying so."""
+        text = await self._git("diff", *PATCH, *await self._span(base, head), "--")
+        return text if len(text) <= limit else f"{text[:limit]}\n[cut after {limit} of {len(text)} characters]\n"
+
+    async def patch_id(self, base: str, head: str) -> str:
+        """A name for the change itself, the same wherever it is applied; "" when nothing is changed."""
+        text = await self._git("diff", "--binary", "--full-index", *PATCH, *await self._span(base, head), "--")
+        out = await git("patch-id", "--stable", git_dir=self.path, env=ALONE, input=encode(text))
+        return out.partition(" ")[0]
+
+    async def show(self, rev: str, path: str, limit: int = 1 << 20) -> bytes | None:
+        """The first `limit` bytes of a file at `rev`; None when there is no such file."""
+        args = ("cat-file", "blob", f"{_checked(rev)}:{path}")
+        done = await run(*args, git_dir=self.path, env=ALONE)
+        return None if done.code else encode(done.stdout)[:limit]
+
+    async def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether `new` contains `old`. Raises GitError when one of them is unknown."""
+        args = ("merge-base", "--is-ancestor", _checked(old), _checked(new))
+        done = await run(*args, git_dir=self.path, env=ALONE)
+        if done.code > 1:
+            raise failure(args, done)
+        return done.code == 0
+
+    async def push(self, updates: Sequence[Push]) -> None:
+        """Move refs at the remote, all or none. Raises PushRejected when one is not as expected there.
+
+        A ref that already is at its new sha counts as moved (an answer that was lost). So a claim must push an object
+        of its own, never a sha two claimants share.
+        """
+        leases = [f"--force-with-lease={u.ref}:{u.expect}" for u in updates if u.expect is not None]
+        specs = [f"{u.sha}:{u.ref}" for u in updates]
+        args = ("push", "--porcelain", "--no-verify", "--atomic", *leases, "--", self.url, *specs)
+        done = await run(*args, git_dir=self.path, env=self.env)
+        if done.code:
+            refused = [line for line in done.stdout.splitlines() if line.startswith("!")]
+            raise (PushRejected("push", done.code, "\n".join(refused)) if refused else failure(args, done))
+
+    async def blob(self, data: bytes) -> str:
+        """Store `data`; returns its sha."""
+        return (await git("hash-object", "-w", "--stdin", git_dir=self.path, env=ALONE, input=data)).strip()
+
+    async def _git(self, *args: str, ok: Sequence[int] = (0,)) -> str:
+        return await git(*args, git_dir=self.path, env=ALONE, ok=ok)
+
+    async def _line(self, *args: str) -> str:
+        return (await self._git(*args)).strip()
+
+    async def _span(self, base: str, head: str) -> tuple[str, str]:
+        """From where to where `base...head` goes; histories with nothing in common are compared as they are."""
+        common = await self._git("merge-base", _checked(base), _checked(head), ok=(0, 1))
+        return common.strip() or base, head
+
+    async def _usable(self) -> bool:
+        done = await run("rev-parse", "--is-bare-repository", git_dir=self.path, env=ALONE)
+        return done.stdout == "true\n"
+
+    async def _create(self) -> None:
+        """Made beside its place and renamed, so that a hub at its place is a whole one."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.path.with_name(f"{self.path.name}.new-{uuid4().hex[:8]}")
+        await git("init", "--quiet", "--bare", "--template=", "--initial-branch=nightcrew-none", str(fresh), env=ALONE)
+        for key, value in HUB_CONFIG.items():
+            await git("config", key, value, git_dir=fresh, env=ALONE)
+        fresh.rename(self.path)
+
+    def _break_stale_locks(self) -> None:
+        """A git that was killed leaves its lock behind, and every later one would wait for it in vain."""
+        for lock in [*self.path.glob("*.lock"), *(self.path / "refs").rglob("*.lock")]:
+            with suppress(FileNotFoundError):
+                if time.time() - lock.stat().st_mtime > STALE_LOCK:
+                    lock.unlink()
+
+    async def _fetch(self, base: str) -> str | GitError:
+        ref = f"refs/remotes/origin/{base}"
+        spec = f"+refs/heads/{base}:{ref}"
+        args = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", self.url, spec)
+        done = await run(*args, git_dir=self.path, env=self.env)
+        if done.code:
+            return await why_no_base(self.url, base, self.env, failure(args, done))
+        return await self._line("rev-parse", ref)
+
+
+def _tabbed(line: str) -> tuple[str, str, str]:
+    return line.partition("\t")
+
+
+def _checked(rev: str) -> str:
+    """A revision is never an option."""
+    if not rev or rev.startswith("-"):
+        raise GitError("rev-parse", 128, f"{rev!r} is no revision")
+    return rev
+
+
+def _change(entry: str) -> Change:
+    added, deleted, path = entry.split("\t", 2)
+    return Change(path, *(0 if count == "-" else int(count) for count in (added, deleted)))

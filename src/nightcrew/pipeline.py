@@ -1,0 +1,416 @@
+"""One attempt, top to bottom: prepare -> session -> collect -> gates -> publish -> record. Each stage a durable step."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from nightcrew import proc
+from nightcrew.core import prompt, report
+from nightcrew.core.lifecycle import first_line
+from nightcrew.core.model import Attempt, GateResult, Repo, Run, Ticket, Usage
+from nightcrew.core.outcome import Ending, Outcome
+from nightcrew.crew import INFRA, Crew, new_session_id, sentence
+from nightcrew.errors import ConfigError, Fenced, NightcrewError
+from nightcrew.ports import Agent, Task
+from nightcrew.stages import brief, gates, publish, session, workspace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` leaves for the session. `problem` is set when the attempt cannot go on."""
+
+    repo: Repo  # with what the repository's WORKFLOW.md adds
+    base_sha: str = ""
+    tree: str = ""
+    instructions: str = ""
+    problem: str = ""
+    outcome: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the gates said about which head."""
+
+    head: str
+    results: tuple[GateResult, ...] = ()
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem and all(r.passed for r in self.results)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The pull request, or why there is none."""
+
+    number: int = 0
+    url: str = ""
+    patch_id: str = ""
+    duplicate_of: str = ""
+    outcome: str = ""
+    problem: str = ""
+
+
+async def run_attempt(crew: Crew, run_id: str, number: int) -> None:
+    """Play the attempt to its one outcome and record it. Never raises but for a fault of the engine itself."""
+    one = AttemptRun(crew, run_id, number)
+    try:
+        ended = await one.play()
+    finally:
+        crew.live.pop(run_id, None)
+    await one.step("record", lambda: one.record(ended))
+    crew.wake()
+
+
+class AttemptRun:
+    """One attempt under way. Every stage is an `ensure`: done again after a kill, it finds its own work."""
+
+    def __init__(self, crew: Crew, run_id: str, number: int) -> None:
+        self.crew, self.run_id, self.number = crew, run_id, number
+        run = crew.store.named(run_id)
+        if run is None:
+            raise NightcrewError(f"{run_id}: no such run.")
+        self.run: Run = run
+        self.attempt = crew.store.attempt(run_id, number)
+        self.repo = crew.repos[run.repo]
+        self.hub = crew.hubs[run.repo]
+        self.name = run.branch.rpartition("/")[2]
+        self.folder = crew.home / "attempts" / self.name / str(number)
+        self.work_ref = f"refs/nightcrew/work/{self.name}"
+        self.live = crew.live[run_id] = session.Live()
+        crew.numbers[run_id] = number
+
+    async def step(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        """A durable step, once started shown as the attempt's phase."""
+        return await self.crew.durable.step(name, work)
+
+    def _phase(self, phase: str) -> None:
+        self.crew.store.update_attempt(self.run_id, self.number, phase=phase)
+        self.attempt = replace(self.attempt, stage=phase)
+        self.crew.wake()
+
+    async def play(self) -> Attempt:
+        """All stages; the first that cannot go on decides the outcome."""
+        prepared = await self.step("prepare", self.prepare)
+        if prepared.outcome:
+            return self._ended(Outcome(prepared.outcome), prepared.problem, stage="preparing")
+        ending = await self.step("session", lambda: self.session(prepared))
+        self.attempt = replace(
+            self.attempt, usage=ending.usage, reported_model=ending.model, session_id=ending.session_id or self.attempt.session_id,
+        )  # fmt: skip
+        checked = await self.step("gates", lambda: self.check(prepared, ending))
+        self.attempt = replace(self.attempt, head=checked.head, gates=checked.results)
+        if early := self._verdict(ending, checked, prepared):
+            return early
+        published = await self.step("publish", lambda: self.publish(prepared, checked))
+        if published.outcome:
+            return self._ended(Outcome(published.outcome), published.problem, stage="publish")
+        return replace(
+            self._ended(Outcome.DONE, "all gates passed", stage="publish"), pull_request=published.number, url=published.url,
+            patch_id=published.patch_id, duplicate_of=published.duplicate_of,
+        )  # fmt: skip
+
+    def _verdict(self, ending: Ending, checked: Checked, prepared: Prepared) -> Attempt | None:
+        """The outcome, unless everything holds and the pull request may be opened."""
+        if checked.problem:
+            return self._ended(Outcome.INFRA, checked.problem, stage="gates")
+        twin = next((r.duplicate_of for r in checked.results if r.duplicate_of), "")
+        if twin:
+            return replace(self._ended(Outcome.DONE, f"the same patch as {twin}", stage="gates"), duplicate_of=twin)
+        if ending.outcome is Outcome.BLOCKED and checked.passed:
+            claims = "\n".join(f"{c.file}:{c.line}: {c.quote}" for c in ending.claims)
+            return self._ended(Outcome.BLOCKED, f"{ending.claims[0].reason}\n{claims}", stage="gates")
+        if ending.outcome not in (Outcome.DONE, Outcome.BLOCKED):
+            return replace(self._ended(ending.outcome, ending.evidence, stage="session"), resets_at=ending.resets_at)
+        if not checked.passed:
+            return self._ended(Outcome.GATE_FAILED, gates.feedback(checked.results), stage="gates")
+        if checked.head == prepared.base_sha:
+            said = f" Its last words: {first_line(ending.said)}" if ending.said else ""
+            return self._ended(Outcome.NO_CHANGE, f"the session ended and changed nothing.{said}", stage="session")
+        return None
+
+    def _ended(self, outcome: Outcome, evidence: str, *, stage: str) -> Attempt:
+        return replace(self.attempt, outcome=outcome.value, evidence=evidence, stage=stage, log=str(self.folder))
+
+    # -- prepare ---------------------------------------------------------------------------------------------------
+    async def prepare(self) -> Prepared:
+        """Claim, fetch, workspace, prompt. A fault of git, disk, forge or hook is `infra`; a bad WORKFLOW.md too."""
+        self._phase("preparing")
+        try:
+            return await self._prepare()
+        except INFRA as error:
+            return Prepared(self.repo, problem=sentence(error), outcome=Outcome.INFRA.value)
+
+    async def _prepare(self) -> Prepared:
+        run, hub = self.run, self.hub
+        await hub.ensure()
+        base_sha = await hub.fetch_base(self.repo.base)
+        await publish.ensure_claim(hub, run.branch, self.crew.id)
+        start = await hub.fetch_base(run.branch) if run.pull_request else ""
+        workflow, problem = await self.crew.workflows.at(hub, self.repo, base_sha)
+        if problem:
+            self.crew.store.event("workflow.problem", run.id, problem=problem)
+        repo = workflow.restrict(self.repo)
+        tree = await self._workspace(repo, base_sha, start)
+        told = await self._prompt(repo, base_sha)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "prompt.md").write_text(told.prompt, encoding="utf-8", errors="replace")
+        await self._hook("before_run", repo, tree)
+        return Prepared(repo, base_sha, str(tree), told.instructions)
+
+    async def _prompt(self, repo: Repo, base_sha: str) -> brief.Built:
+        run, pad = self.run, self._workpad()
+        told = prompt.Brief(
+            base=repo.base, branch=run.branch, attempt=self.number, feedback=run.feedback,
+            workpad=pad.read_text(encoding="utf-8", errors="replace")[-8000:] if pad.exists() else "",
+        )  # fmt: skip
+        ticket = await self._ticket()
+        return await brief.build(self.hub, repo, base_sha, ticket, told, workflows=self.crew.workflows)
+
+    async def _ticket(self) -> Ticket:
+        found = await self.crew.boards[self.run.board].fetch([self.run.ticket_id])
+        if not found:
+            raise NightcrewError(f"{self.run.key} is not on the board any more.")
+        return found[0]
+
+    async def _workspace(self, repo: Repo, base_sha: str, start: str) -> Path:
+        async def created(tree: Path) -> None:
+            await self._hook("after_create", repo, tree)
+
+        made = await workspace.ensure(
+            self.hub, self.crew.workspaces, self.name, self.run.branch, base_sha,
+            kind=self.crew.kind, start=start, created=created,
+        )  # fmt: skip
+        self.crew.store.set_run(self.run_id, workspace=str(made.path))
+        return made.path
+
+    async def _hook(self, name: str, repo: Repo, tree: Path) -> None:
+        script = getattr(repo.hooks, name)
+        if script:
+            await workspace.run_hook(
+                script, tree, {}, repo.hooks.timeout, name=name, ticket=self.run.key, mark=self.mark() + "hook:"
+            )
+
+    def _workpad(self) -> Path:
+        return self.crew.home / "workpads" / f"{self.name}.md"
+
+    def mark(self) -> str:
+        """What every process of this attempt is marked with."""
+        return f"{self.crew.mark}{self.name}:{self.number}:"
+
+    # -- session ---------------------------------------------------------------------------------------------------
+    async def session(self, prepared: Prepared) -> Ending:
+        """Run the agent to its end. Done again after a kill: leftovers are ended, the same session goes on."""
+        self._phase("session")
+        if self.run.pending_head:
+            return Ending(Outcome.DONE, "the work was finished before; only gates and publishing are left")
+        try:
+            await proc.sweep(self.mark())
+            earlier, task = self._task(prepared)
+            ending, heard = await self._hear(task, prepared)
+            ending = replace(ending, usage=ending.usage + earlier)
+        except ConfigError as error:
+            return Ending(Outcome.MISCONFIGURED, error.sentence())
+        except INFRA as error:
+            return Ending(Outcome.INFRA, sentence(error))
+        self._note(ending)
+        return ending
+
+    def _task(self, prepared: Prepared) -> tuple[Usage, Task]:
+        """What to start, and what earlier tries of this very attempt (ended by a kill of nightcrew) have used."""
+        agent = self.crew.agents[self.attempt.agent]
+        tries = sorted(p for p in self.folder.glob("try-*") if (p / "stdout").exists())
+        used, session_id, resume = Usage(), self.attempt.session_id, self.attempt.resume
+        for index, folder in enumerate(tries, 1):
+            read = agent.read(_lines(folder / "stdout"), None, "", self.crew.now())
+            used += read.usage
+            resume = resume or bool(read.session_id)
+            session_id = read.session_id or (session_id if resume else new_session_id(self.run_id, self.number, index))
+        text = (self.folder / "prompt.md").read_text(encoding="utf-8")
+        budget = self.crew.policy.budget
+        return used, Task(
+            workspace=Path(prepared.tree), prompt=prompt.resume_prompt(self.run.feedback) if resume else text,
+            scratch=self.folder / f"try-{len(tries)}", session_id=session_id, resume=resume, model=self.attempt.model,
+            instructions=prepared.instructions, max_turns=budget.turns, max_money=budget.money,
+        )  # fmt: skip
+
+    async def _hear(self, task: Task, prepared: Prepared) -> tuple[Ending, session.Heard]:
+        agent = self.crew.agents[self.attempt.agent]
+        task.scratch.mkdir(parents=True, exist_ok=True)
+        launch = agent.launch(task)
+        heard = await session.run_session(
+            launch, task.workspace, proc.base_env(), self.mark(), task.scratch, self.crew.policy.budget, self.live
+        )
+        await self._hook_safely("after_run", prepared.repo, task.workspace)
+        self.attempt = replace(self.attempt, survivors=heard.survivors)
+        return read_ending(agent, heard, self.crew.now()), heard
+
+    async def _hook_safely(self, name: str, repo: Repo, tree: Path) -> None:
+        try:
+            await self._hook(name, repo, tree)
+        except INFRA as error:  # as in Symphony: logged, never fatal
+            self.crew.store.event("hook.failed", self.run_id, hook=name, error=str(error))
+
+    def _note(self, ending: Ending) -> None:
+        pad = self._workpad()
+        pad.parent.mkdir(parents=True, exist_ok=True)
+        words = f"## Attempt {self.number} ({self.attempt.agent} {self.attempt.model})\n\n{ending.outcome}: {ending.evidence[:1500]}"
+        said = f"\n\nIts last words:\n\n{ending.said[:3000]}" if ending.said else ""
+        with pad.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(f"{words}{said}\n\n")
+
+    # -- gates -----------------------------------------------------------------------------------------------------
+    async def check(self, prepared: Prepared, ending: Ending) -> Checked:
+        """Take the work into the hub (the only place it is read from), and let the gates look at it."""
+        self._phase("gates")
+        try:
+            head = self.run.pending_head or await self._collect(prepared)
+            if ending.outcome is Outcome.BLOCKED:
+                proof = await gates.evidence(self.hub, prepared.base_sha, ending.claims)
+                return Checked(head, (proof,))
+            if ending.outcome is not Outcome.DONE or head == prepared.base_sha:
+                return Checked(head)
+            base_sha = await self.hub.fetch_base(self.repo.base)
+            return Checked(head, await self._gates(prepared, base_sha, head))
+        except INFRA as error:
+            return Checked(await self.hub.sha(self.work_ref) or "", problem=sentence(error))
+
+    async def _collect(self, prepared: Prepared) -> str:
+        """The agent's commits, and one of ours with what it left uncommitted."""
+        tree = Path(prepared.tree)
+        head = await self.hub.take(tree, self.run.branch, self.work_ref) or prepared.base_sha
+        left = await self.hub.snapshot(tree, head, report.pull_request_title(await self._ticket()))
+        if left:
+            await self.hub.set_ref(self.work_ref, left)
+        return left or head
+
+    async def _gates(self, prepared: Prepared, base_sha: str, head: str) -> tuple[GateResult, ...]:
+        repo, hub = prepared.repo, self.hub
+
+        async def taken(patch_id: str) -> str:
+            return self.crew.store.patch_owner(repo.name, patch_id, self.run_id)
+
+        async def commands() -> GateResult:
+            return await gates.commands(
+                hub, base_sha, head, repo.gates, make_tree=lambda sha: self._gate_tree(repo, sha), env=proc.base_env(),
+                log_dir=self.folder / "gates", mark=self.mark() + "gate:",
+            )  # fmt: skip
+
+        async def review() -> GateResult:
+            diff = await hub.diff(base_sha, head)
+            rounds = sum(not g.passed and g.gate == "review" for a in self._attempts() for g in a.gates)
+            return await gates.review(self._reviewer(prepared), await self._ticket(), diff, rounds, repo.gates)
+
+        return await gates.run_all(repo.gates.order, {
+            "changed": lambda: gates.changed(hub, base_sha, head, taken),
+            "scope": lambda: gates.scope(hub, base_sha, head, repo.gates),
+            "commands": commands, "review": review,
+        })  # fmt: skip
+
+    @asynccontextmanager
+    async def _gate_tree(self, repo: Repo, sha: str) -> AsyncIterator[Path]:
+        """A fresh tree of that commit, so that what the agent left lying about proves nothing."""
+        name = f"{self.name}-gate"
+        made = await workspace.ensure(
+            self.hub, self.crew.workspaces, name, f"gate/{self.name}", sha, kind=self.crew.kind, start="", created=None
+        )
+        try:
+            await self._hook("after_create", repo, made.path)
+            yield made.path
+        finally:
+            await workspace.discard(self.hub, self.crew.workspaces, made.path)
+
+    def _reviewer(self, prepared: Prepared) -> Callable[[str, Mapping[str, object]], Awaitable[Ending]]:
+        async def ask(text: str, schema: Mapping[str, object]) -> Ending:
+            name = prepared.repo.gates.review
+            agent, scratch = self.crew.agents[name], self.folder / f"review-{uuid.uuid4().hex[:6]}"
+            scratch.mkdir(parents=True)
+            task = Task(Path(prepared.tree), text, scratch, str(uuid.uuid4()), read_only=True, schema=schema,
+                        model=agent.models[-1] if agent.models else "")  # fmt: skip
+            heard = await session.run_session(
+                agent.launch(task), task.workspace, proc.base_env(), self.mark() + "review:", scratch,
+                self.crew.policy.budget, session.Live(),
+            )  # fmt: skip
+            ending = read_ending(agent, heard, self.crew.now())
+            self.attempt = replace(self.attempt, usage=self.attempt.usage + ending.usage)
+            return ending
+
+        return ask
+
+    def _attempts(self) -> list[Attempt]:
+        return self.crew.store.attempts_of(self.run_id)
+
+    # -- publish ---------------------------------------------------------------------------------------------------
+    async def publish(self, prepared: Prepared, checked: Checked) -> Published:
+        """Push and open the one pull request, unless the run was taken over or the patch is somebody else's."""
+        self._phase("publish")
+        try:
+            return await self._publish(prepared, checked)
+        except Fenced as error:
+            return Published(outcome=Outcome.CANCELLED.value, problem=str(error))
+        except INFRA as error:
+            return Published(outcome=Outcome.INFRA.value, problem=sentence(error))
+
+    async def _publish(self, prepared: Prepared, checked: Checked) -> Published:
+        run, repo, store = self.run, prepared.repo, self.crew.store
+        patch_id = await self.hub.patch_id(prepared.base_sha, checked.head)
+        twin = store.claim_patch(repo.name, patch_id, run.id, run.key)
+        if twin:
+            return Published(patch_id=patch_id, duplicate_of=twin)
+        ticket = await self._ticket()
+        others = [a for a in self._attempts() if a.number < self.number]
+        mine = replace(self.attempt, outcome=Outcome.DONE.value)
+        body = report.pull_request_body(
+            ticket, repo, run, [*others, mine], checked.results, await self._commits(checked)
+        )
+        what = publish.Publication(run.branch, checked.head, report.pull_request_title(ticket), body)
+        pull = await publish.publish(
+            self.hub, self.crew.forges[repo.forge], repo, what, self.crew.id,
+            lambda: store.check_fence(run.id, self.attempt.fence),
+        )  # fmt: skip
+        return Published(pull.number, pull.url, patch_id)
+
+    async def _commits(self, checked: Checked) -> list[str]:
+        changed = next((r for r in checked.results if r.gate == "changed"), None)
+        return changed.evidence.splitlines() if changed else []
+
+    async def record(self, ended: Attempt) -> None:
+        """The attempt's end, once. The director folds it into the run."""
+        self.crew.store.finish_attempt(ended)
+
+
+def read_ending(agent: Agent, heard: session.Heard, now: datetime) -> Ending:
+    """How the session ended: what we did to it, unless its own output names a cause that parks a lane."""
+    stderr = heard.stderr.read_text(encoding="utf-8", errors="replace")[-20_000:]
+    ending = agent.read(_lines(heard.stdout), heard.exit_code, stderr, now)
+    if heard.stop is not None and (heard.stop in FINAL or ending.outcome not in CAUSES):
+        return replace(ending, outcome=heard.stop, evidence=f"{heard.why} ({ending.evidence})", claims=())
+    if ending.outcome is Outcome.CRASHED and heard.seconds < FAST and not ending.said and (heard.exit_code or 0) > 0:
+        return replace(
+            ending, outcome=Outcome.FAST_FAIL, evidence=f"ended after {heard.seconds:.1f} s: {ending.evidence}"
+        )
+    return ending
+
+
+FAST = 5.0
+"""Seconds within which an end with nothing said is a failed start, not failed work."""
+FINAL = frozenset({Outcome.CANCELLED, Outcome.INFRA})
+CAUSES = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED, Outcome.LOGGED_OUT, Outcome.OUT_OF_CREDIT, Outcome.DONE})
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Recorded output line by line; a line longer than 16 MiB is cut."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        while line := file.readline(16 << 20):
+            yield line

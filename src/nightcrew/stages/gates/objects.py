@@ -1,0 +1,62 @@
+"""Reading commits and objects of the hub in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nightcrew.core.gate import Entry, entries_in
+from nightcrew.errors import GitError
+from nightcrew.git import Hub, git
+
+_RAW = ("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev")
+# Nobody's configuration but the hub's own has a say in what is read.
+ALONE = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+async def fork(hub: Hub, base_sha: str, head_sha: str) -> str:
+    """Where the work left the base, "" for unrelated histories."""
+    out = await git("merge-base", base_sha, head_sha, git_dir=hub.path, env=ALONE, ok=(0, 1))
+    return out.strip()
+
+
+async def entries(hub: Hub, fork: str, head_sha: str) -> list[Entry]:
+    """What differs between two commits."""
+    return entries_in(await git(*_RAW, fork, head_sha, git_dir=hub.path, env=ALONE))
+
+
+async def history(hub: Hub, base_sha: str, head_sha: str) -> list[Entry]:
+    """What each commit of the work changes (merges aside: what they bring in is in the end result or on the base)."""
+    commits = await git("rev-list", head_sha, f"^{base_sha}", git_dir=hub.path, env=ALONE)
+    return entries_in(await git(*_RAW, "--root", "--stdin", git_dir=hub.path, env=ALONE, input=commits.encode()))
+
+
+async def sizes(hub: Hub, oids: Iterable[str]) -> dict[str, int]:
+    """Bytes of each object. Raises GitError when the hub lacks one."""
+    out = await _cat(hub, "--batch-check", oids)
+    return dict(map(_header, out.splitlines()))
+
+
+async def read(hub: Hub, oids: Iterable[str]) -> dict[str, bytes]:
+    """The content of each object. Raises GitError when the hub lacks one."""
+    out = await _cat(hub, "--batch", oids)
+    found, at = {}, 0
+    while at < len(out):
+        end = out.index(b"\n", at)
+        oid, size = _header(out[at:end])
+        found[oid] = out[end + 1 : end + 1 + size]
+        at = end + 2 + size
+    return found
+
+
+async def _cat(hub: Hub, how: str, oids: Iterable[str]) -> bytes:
+    asked = "".join(f"{oid}\n" for oid in sorted(set(oids))).encode()
+    if not asked:
+        return b""
+    return (await git("cat-file", how, git_dir=hub.path, env=ALONE, input=asked)).encode("utf-8", "surrogateescape")
+
+
+def _header(line: bytes) -> tuple[str, int]:
+    oid, kind, *size = line.decode().split(" ")
+    if kind == "missing":
+        raise GitError("cat-file", 128, f"the object {oid} is missing")
+    return oid, int(size[0])

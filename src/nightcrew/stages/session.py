@@ -1,0 +1,149 @@
+"""Session: one agent process, heard line by line, watched, and ended with everything it started (I5)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nightcrew import proc
+from nightcrew.core.model import Budget
+from nightcrew.core.outcome import Outcome
+from nightcrew.ports import Launch, Progress
+
+AFTER_LAST_WORD = 10.0
+"""Seconds an agent may live on after it said all it will say (claude outlives its `result` through background tasks)."""
+LOOK_EVERY = 0.5
+
+
+@dataclass
+class Live:
+    """A session as others see it while it runs. `cancel()` ends it; `heard` is a monotonic time."""
+
+    progress: Progress = field(default_factory=Progress)
+    heard: float = 0.0
+    started: float = 0.0
+    why: str = ""
+    outcome: Outcome | None = None
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def cancel(self, outcome: Outcome, why: str) -> None:
+        """Ask the session to end now, with this outcome; the first asker wins."""
+        if self.outcome is None:
+            self.outcome, self.why = outcome, why
+        self._asked.set()
+
+    @property
+    def asked(self) -> bool:
+        return self._asked.is_set()
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is left of a session: its recorded output and how it ended. `stop` is set when we ended it."""
+
+    exit_code: int | None
+    stdout: Path
+    stderr: Path
+    seconds: float
+    stop: Outcome | None = None
+    why: str = ""
+    survivors: int = 0
+    lines: int = 0
+
+
+async def run_session(
+    launch: Launch, cwd: Path, env: Mapping[str, str], mark: str, folder: Path, budget: Budget, live: Live
+) -> Heard:
+    """Start the agent, hear it to its end, end everything it started. Output is in `folder`, whatever happens to us."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stdin = None if launch.two_way else folder / "stdin"
+    opening = launch.conversation.opening()
+    if stdin:
+        stdin.write_bytes(opening)
+    live.progress, live.started, live.heard = launch.conversation.progress, time.monotonic(), time.monotonic()
+    process = await proc.start(
+        launch.argv, cwd=cwd, env={**env, **launch.env}, mark=mark, stdout=folder / "stdout", stderr=folder / "stderr",
+        stdin=stdin, two_way=launch.two_way, rc=folder / "rc",
+    )  # fmt: skip
+    (folder / "handle.json").write_text(process.handle.to_json())
+    if launch.two_way:
+        process.write(opening)
+    watch = asyncio.create_task(_watch(process, folder, budget, live))
+    try:
+        await _hear(process, launch, folder, live)
+        code = await process.wait(timeout=0)
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+        survivors = await _end(process, live)
+    return Heard(
+        code if code is not None else process.returncode, folder / "stdout", folder / "stderr",
+        time.monotonic() - live.started, live.outcome, live.why, survivors, live.progress.lines,
+    )  # fmt: skip
+
+
+async def _end(process: proc.Process, live: Live) -> int:
+    left = max(len(proc.leftovers(process.handle.mark)) - 1, 0) if not live.asked else 0
+    await proc.end(process, grace=5.0 if process.returncode is None else 0.0)
+    return left
+
+
+async def _hear(process: proc.Process, launch: Launch, folder: Path, live: Live) -> None:
+    conversation = launch.conversation
+    async for batch in proc.lines(folder / "stdout", process):
+        live.heard = time.monotonic()
+        for line in batch:
+            conversation.progress.lines += 1
+            if answer := conversation.hear(line):
+                process.write(answer)
+        if conversation.progress.over and launch.two_way:
+            process.close_stdin()
+
+
+async def _watch(process: proc.Process, folder: Path, budget: Budget, live: Live) -> None:
+    """End the process when it is asked for, out of time or budget, or shows no sign of life on any signal."""
+    cpu, moved, over_since = -1.0, time.monotonic(), 0.0
+    while process.returncode is None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(live._asked.wait(), LOOK_EVERY)
+        now = time.monotonic()
+        if live.progress.over:
+            over_since = over_since or now
+            if now - over_since > AFTER_LAST_WORD:
+                break
+        quiet = now - max(live.heard, moved)
+        if quiet <= budget.stall_seconds / 2:
+            cpu = -1.0
+        elif (busy := proc.signs(process.handle).cpu_seconds) > cpu + 0.05:
+            # Silent but working: a long compile is healthy. The first look only says what it had used before.
+            cpu, moved = busy, now if cpu >= 0 else moved
+        if exceeded := _exceeded(now, quiet, budget, live, folder):
+            live.cancel(*exceeded)
+        if live.asked:
+            break
+    await proc.end(process, grace=5.0)
+
+
+def _exceeded(now: float, quiet: float, budget: Budget, live: Live, folder: Path) -> tuple[Outcome, str] | None:
+    used, took = live.progress.usage, now - live.started
+    if budget.seconds and took > budget.seconds:
+        return Outcome.TIMED_OUT, f"out of time: {took:.0f} s, allowed {budget.seconds:.0f} s"
+    if budget.stall_seconds and quiet > budget.stall_seconds and not live.progress.over:
+        return (
+            Outcome.STALLED,
+            f"no output and no CPU time for {quiet:.0f} s while waiting on the {live.progress.waiting_on}",
+        )
+    if budget.tokens and used.tokens > budget.tokens:
+        return Outcome.TOKEN_CAP, f"{used.tokens:,} tokens used, the cap of an attempt is {budget.tokens:,}"
+    if budget.money and used.money > budget.money:
+        return Outcome.MONEY_CAP, f"${used.money:.2f} used, the cap of an attempt is ${budget.money:.2f}"
+    if budget.turns and used.turns > budget.turns:
+        return Outcome.TURN_LIMIT, f"{used.turns} turns used, the cap of an attempt is {budget.turns}"
+    if budget.log_bytes and (folder / "stdout").stat().st_size > budget.log_bytes:
+        return Outcome.AGENT_ERROR, f"printed more than {budget.log_bytes >> 20} MB"
+    return None

@@ -1,0 +1,103 @@
+"""What the command line, and later the API and the dashboard, all show: plain JSON-like rows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from nightcrew.core.model import Attempt, Lane, LaneState, PullRequest, Run, RunState
+from nightcrew.core.report import plain
+
+ORDER = {RunState.WORKING: 0, RunState.QUEUED: 1, RunState.BLOCKED: 2, RunState.FAILED: 3, RunState.UNROUTED: 4}
+
+
+def status_rows(runs: Sequence[Run], open_attempts: Sequence[Attempt], lanes: Mapping[str, Lane], now: datetime) -> list[dict[str, Any]]:
+    """One row per run: what it is doing, and the evidence that it is."""
+    live = {a.run_id: a for a in open_attempts if a.phase != "ended"}
+    rows = [_row(run, live.get(run.id), lanes, now) for run in runs]
+    return sorted(rows, key=lambda r: (ORDER.get(RunState(r["state"]), 9), r["ticket"]))
+
+
+def _row(run: Run, attempt: Attempt | None, lanes: Mapping[str, Lane], now: datetime) -> dict[str, Any]:
+    return {
+        "ticket": run.key, "title": plain(run.title, 200), "repo": run.repo, "state": run.state.value,
+        "doing": _doing(run, attempt, lanes, now), "attempts": run.attempts, "consumed": run.consumed,
+        "agent": attempt.agent if attempt else run.agent, "model": attempt.model if attempt else "",
+        "tokens": (run.usage + attempt.usage).tokens if attempt else run.usage.tokens,
+        "money": round(run.usage.money + (attempt.usage.money if attempt else 0), 4),
+        "pull_request": run.pull_request or None, "url": run.url or None, "id": run.id,
+        "updated_at": run.updated_at.isoformat() if run.updated_at else None,
+    }  # fmt: skip
+
+
+def _doing(run: Run, attempt: Attempt | None, lanes: Mapping[str, Lane], now: datetime) -> str:
+    if attempt:
+        return _working(attempt, now)
+    if run.state is RunState.IN_REVIEW:
+        return f"pull request #{run.pull_request} waits for review"
+    if run.state is not RunState.QUEUED:
+        return plain(run.reason, 200)
+    lane = lanes.get(run.agent)
+    if run.not_before and run.not_before > now:
+        return f"again in {span(run.not_before, now)}: {plain(run.reason, 120)}"
+    if lane and lane.state is LaneState.OUT:
+        return f"lane {lane.name} is out: {plain(lane.evidence, 120)}"
+    if lane and lane.until and lane.until > now:
+        return f"lane {lane.name} is {lane.state} for {span(lane.until, now)}: {plain(lane.evidence, 120)}"
+    if run.blocked_by:
+        return f"waits for {plain(', '.join(run.blocked_by), 100)} or a free slot"
+    return "waits for a free slot" if run.attempts == 0 else f"goes on soon: {plain(run.reason, 120)}"
+
+
+def _working(attempt: Attempt, now: datetime) -> str:
+    what = {"session": "working", "gates": "checking", "publish": "publishing"}.get(attempt.phase, "preparing")
+    if attempt.phase != "session" or attempt.heard_at is None:
+        return f"{what} (attempt {attempt.number})"
+    return f"{what}: {plain(attempt.last, 80) or 'no event yet'}, heard {span(now, attempt.heard_at)} ago"
+
+
+def span(later: datetime, earlier: datetime) -> str:
+    """A duration in words: 7 s, 4 min, 3.5 h."""
+    seconds = max((later - earlier).total_seconds(), 0)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def attempt_row(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as `show` tells it, with the gates and their evidence."""
+    return {
+        "number": attempt.number, "agent": attempt.agent, "model": attempt.reported_model or attempt.model,
+        "outcome": attempt.outcome or attempt.phase, "evidence": attempt.evidence, "resumed": attempt.resume,
+        "session_id": attempt.session_id, "tokens": attempt.usage.tokens, "money": round(attempt.usage.money, 4),
+        "turns": attempt.usage.turns, "processes_ended": attempt.survivors, "log": attempt.log, "head": attempt.head,
+        "seconds": (attempt.ended_at - attempt.started_at).total_seconds()
+        if attempt.ended_at and attempt.started_at else None,
+        "gates": [{"gate": g.gate, "passed": g.passed, "summary": g.summary, "evidence": g.evidence,
+                   "seconds": round(g.seconds, 2)} for g in attempt.gates],
+    }  # fmt: skip
+
+
+def pull_row(pull: PullRequest) -> dict[str, Any]:
+    """A pull request as `pr list` tells it."""
+    return {
+        "repo": pull.repo, "number": pull.number, "state": pull.state, "title": pull.title, "branch": pull.branch,
+        "base": pull.base, "head": pull.head, "url": pull.url, "changes_requested": bool(pull.changes_requested),
+        "created_at": pull.created_at, "merged_sha": pull.merged_sha,
+    }  # fmt: skip
+
+
+def lane_row(lane: Lane) -> dict[str, Any]:
+    """A lane and the evidence for its state."""
+    return {
+        "lane": lane.name, "state": lane.state.value, "until": lane.until.isoformat() if lane.until else None,
+        "evidence": lane.evidence,
+    }  # fmt: skip
+
+
+def event_line(event: Mapping[str, Any]) -> str:
+    """One event on one line, for `logs` and for the running `up`."""
+    data = event.get("data") or {}
+    told = " ".join(f"{k}={plain(str(v), 160)}" for k, v in data.items() if v not in ("", None, False))
+    return f"{str(event['at'])[11:19]} {event['run_id'].partition(':')[2] or '-':14} {event['kind']:18} {told}"

@@ -1,0 +1,201 @@
+"""`nightcrew init` finds out what is there and writes a nightcrew.toml that loads as it is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from nightcrew.config import load
+from nightcrew.errors import ConfigError
+from nightcrew.setup import Survey, config_text, survey, write_config
+from tests.conftest import AUTHOR, Repository
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A folder for programs, first on the PATH of `environ`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def environ(programs: Path) -> dict[str, str]:
+    return {"PATH": f"{programs}:/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin", "HOME": "/nonexistent", **AUTHOR}
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def test_a_plain_repository_is_seen_as_it_is(repo: Repository, environ: dict[str, str]) -> None:
+    found = survey(repo.path / "docs", environ)
+    assert (found.root, found.base, found.remote, found.dirty) == (repo.path, "main", "", False)
+    assert (found.language, found.test_command, found.tickets) == ("", "", None)
+    repo.write("new.txt", "")
+    (repo.path / "tickets").mkdir()
+    after = survey(repo.path, environ)
+    assert (after.dirty, after.tickets) == (True, repo.path / "tickets")
+
+
+def test_agents_on_the_path_are_asked_for_their_version(
+    repo: Repository, environ: dict[str, str], programs: Path
+) -> None:
+    program(programs, "claude", 'echo "2.1.330 (Claude Code)"')
+    program(programs, "codex", 'echo "codex-cli 0.169.0"')
+    assert survey(repo.path, environ).agents == (("claude", "2.1.330"), ("codex", "0.169.0"))
+
+
+def test_an_agent_that_does_not_answer_is_ended_with_all_it_started(
+    repo: Repository, environ: dict[str, str], programs: Path, tmp_path: Path
+) -> None:
+    program(programs, "claude", f"sleep 60 & echo $! > {tmp_path}/child; wait")
+    program(programs, "codex", "exit 3")
+    found = survey(repo.path, environ, patience=0.5)
+    assert found.agents == (("claude", ""), ("codex", ""))
+    child = tmp_path / "child"
+    assert not (child.exists() and alive(child.read_text().strip()))
+
+
+def alive(pid: str) -> bool:
+    ps = subprocess.run(["ps", "-o", "stat=", "-p", pid], check=False, capture_output=True, text=True)
+    state = ps.stdout.strip()
+    return state != "" and not state.startswith("Z")
+
+
+def test_the_base_is_the_default_branch_of_the_remote_else_the_one_checked_out(
+    repo: Repository, environ: dict[str, str], tmp_path: Path
+) -> None:
+    repo.git("clone", "-q", str(repo.path), str(tmp_path / "clone"))
+    clone = Repository(tmp_path / "clone")
+    clone.git("switch", "-q", "-c", "feature/x")
+    assert survey(clone.path, environ).base == "main"
+    clone.git("branch", "-q", "-D", "main")
+    assert survey(clone.path, environ).base == "feature/x"
+    clone.git("checkout", "-q", "--detach")
+    clone.git("branch", "-q", "-D", "feature/x")
+    with pytest.raises(ConfigError, match="is on no branch"):
+        survey(clone.path, environ)
+
+
+def test_the_password_of_a_remote_is_left_out(repo: Repository, environ: dict[str, str]) -> None:
+    repo.git("remote", "add", "origin", "https://ann:hunter2@example.com/x.git")
+    assert survey(repo.path, environ).remote == "https://ann@example.com/x.git"
+
+
+@pytest.mark.parametrize(
+    ("files", "language", "command"),
+    [
+        ({"pyproject.toml": "[tool.pytest]"}, "Python", "python3 -m pytest"),
+        ({"pyproject.toml": "[project]", "tests/x": "", "uv.lock": ""}, "Python", "uv run pytest"),
+        ({"pyproject.toml": "pytest", "poetry.lock": ""}, "Python", "poetry run pytest"),
+        ({"pyproject.toml": "", "Makefile": "a: b\ntest: a\n\tx"}, "Python", "make test"),
+        ({"package.json": '{"scripts": {"test": "vitest"}}'}, "JavaScript", "npm test"),
+        ({"package.json": '{"scripts": {"test": "x"}}', "pnpm-lock.yaml": ""}, "JavaScript", "pnpm test"),
+        ({"package.json": '{"scripts": {"test": "x"}}', "yarn.lock": ""}, "JavaScript", "yarn test"),
+        ({"package.json": '{"scripts": {"test": "echo \\"Error: no test specified\\""}}'}, "JavaScript", ""),
+        ({"package.json": "[1"}, "JavaScript", ""),
+        ({"package.json": '{"scripts": ["test"]}'}, "JavaScript", ""),
+        ({"Cargo.toml": ""}, "Rust", "cargo test"),
+        ({"go.mod": ""}, "Go", "go test ./..."),
+        ({"Makefile": "test:\n\tx"}, "", "make test"),
+        ({"Makefile": "test := x\ntesting:\n"}, "", ""),
+    ],
+)
+def test_the_test_command_is_guessed_from_the_files(
+    repo: Repository, environ: dict[str, str], files: dict[str, str], language: str, command: str
+) -> None:
+    for name, text in files.items():
+        repo.write(name, text)
+    found = survey(repo.path, environ)
+    assert (found.language, found.test_command) == (language, command)
+
+
+def test_what_is_missing_is_said_with_the_cure(environ: dict[str, str], tmp_path: Path) -> None:
+    outside = {**environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    with pytest.raises(ConfigError, match="is not in a git repository") as caught:
+        survey(tmp_path, outside)
+    assert "git init" in caught.value.hint
+    Repository(tmp_path).git("init", "-q")
+    with pytest.raises(ConfigError, match="has no commits yet") as caught:
+        survey(tmp_path, outside)
+    assert "git commit" in caught.value.hint
+    with pytest.raises(ConfigError, match="git is not on the PATH"):
+        survey(tmp_path, {"PATH": str(tmp_path)})
+
+
+def test_the_written_file_loads_as_it_is(repo: Repository, environ: dict[str, str], programs: Path) -> None:
+    program(programs, "codex", "echo 1.2.3")
+    repo.write("Cargo.toml", "")
+    file = repo.path / "nightcrew.toml"
+    text = write_config(survey(repo.path, environ), file)
+    assert file.read_text() == text
+    config = load(file, {})
+    assert (config.agents_order, config.boards["folder"]) == (("codex",), ("folder", {"path": "tickets"}))
+    only = config.repos[0]
+    assert (only.name, only.url, only.base) == ("upstream", str(repo.path), "main")
+    assert only.gates.commands == ("cargo test",)
+
+
+def test_every_commented_default_is_a_key_that_loads(repo: Repository) -> None:
+    found = Survey(repo.path, "main")
+    file = repo.path / "nightcrew.toml"
+    plain = load(_written(file, config_text(found, repo.path)), {})
+    text = re.sub(r"^# (?=[a-z_]+ = )", "", config_text(found, repo.path), flags=re.M)
+    full = load(
+        _written(file, text.replace('commands = ["make test"]', "commands = []")), {"DATABASE_URL": "sqlite:///x"}
+    )
+    assert len(text.splitlines()) == len(config_text(found, repo.path).splitlines())
+    assert (full.policy, full.repos, full.agents_order) == (plain.policy, plain.repos, plain.agents_order)
+    assert (full.scan_every, full.state_dir, full.workspace) == (plain.scan_every, plain.state_dir, plain.workspace)
+    assert full.identity == plain.identity
+
+
+def _written(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+def test_odd_names_and_commands_still_make_valid_toml(repo: Repository, tmp_path: Path) -> None:
+    odd = repo.path.rename(tmp_path / 'Ünï "code" \\n')
+    found = Survey(odd, 'feat/"x"', test_command='echo "a\\b"\t\x7f')
+    parsed = tomllib.loads(config_text(found, odd))
+    assert parsed["repos"][0]["gates"]["commands"] == ['echo "a\\b"\t\x7f']
+    config = load(_written(odd / "nightcrew.toml", config_text(found, odd)), {})
+    assert (config.repos[0].base, config.repos[0].url) == ('feat/"x"', str(odd))
+
+
+def test_an_existing_file_is_never_overwritten(repo: Repository) -> None:
+    file = repo.write("nightcrew.toml", "mine")
+    with pytest.raises(ConfigError, match=r"is there already; nothing was changed"):
+        write_config(Survey(repo.path, "main"), file)
+    assert file.read_text() == "mine"
+    assert not (repo.path / "tickets").exists()
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_config(Survey(tmp_path, "main"), tmp_path / "gone" / "nightcrew.toml")
+
+
+def test_an_example_ticket_comes_only_with_a_new_tickets_folder(repo: Repository) -> None:
+    write_config(Survey(repo.path, "main"), repo.path / "nightcrew.toml")
+    assert "\nstate: example\n" in (repo.path / "tickets" / "example.md").read_text()
+    (repo.path / "nightcrew.toml").unlink()
+    (repo.path / "tickets" / "example.md").unlink()
+    write_config(Survey(repo.path, "main"), repo.path / "nightcrew.toml")
+    assert list((repo.path / "tickets").iterdir()) == []
+
+
+def test_the_state_folder_stays_out_of_git(repo: Repository) -> None:
+    write_config(Survey(repo.path, "main"), repo.path / "nightcrew.toml")
+    (repo.path / ".nightcrew" / "state.db").write_text("x")
+    assert repo.git("status", "--porcelain", "--untracked-files=all").split() == [
+        "??", "nightcrew.toml", "??", "tickets/example.md",
+    ]  # fmt: skip
