@@ -396,6 +396,18 @@ def files(hub: Hub, sha: str) -> dict[str, str]:
     return {path: meta.split()[0] for meta, _, path in (entry.partition("\t") for entry in listed) if path}
 
 
+async def test_what_an_agent_forgot_to_commit_is_collected_with_its_commits(hub: Hub, tree: Repository) -> None:
+    base, ref = tree.sha(), "refs/nightcrew/work/t-1"
+    assert await hub.collect(tree.path, BRANCH, ref, base, "left") == base
+    tree.write("a.txt", "a")
+    left = await hub.collect(tree.path, BRANCH, ref, base, "left")
+    assert (await hub.sha(ref), await hub.show(left, "a.txt"), await hub.sha(f"{left}^")) == (left, b"a", base)
+    sha = tree.commit("work")
+    assert await hub.collect(tree.path, BRANCH, ref, base, "left") == sha == await hub.sha(ref)
+    tree.git("checkout", "-q", "--detach", base)
+    assert await hub.collect(tree.path, BRANCH, ref, base, "left") == sha  # not a commit that takes the work back
+
+
 async def test_a_clean_tree_has_no_snapshot(hub: Hub, tree: Repository) -> None:
     tree.write("noise.log", "ignored")
     assert await hub.snapshot(tree.path, tree.sha(), "left") is None

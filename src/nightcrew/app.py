@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from nightcrew import config as settings
 from nightcrew.core.model import Repo, Run
-from nightcrew.errors import AlreadyRunning, ConfigError, NightcrewError, UsageError
+from nightcrew.errors import AlreadyRunning, ConfigError, UsageError
 from nightcrew.ports import Agent, Board, Forge
 from nightcrew.store import Store, StoreError, engine_for
 
 if TYPE_CHECKING:  # heavy: only `up` and `doctor` need them
+    from nightcrew.crew import Crew
     from nightcrew.director import Director
     from nightcrew.durable import Enter
     from nightcrew.git import Hub
-    from nightcrew.crew import Crew
 
 
 class App:
@@ -66,7 +66,8 @@ class App:
     @cached_property
     def forges(self) -> dict[str, Forge]:
         wanted = {repo.forge for repo in self.config.repos}
-        known = {name: ("local", {}) for name in wanted if name == "local"} | dict(self.config.forges)
+        known: dict[str, settings.Adapter] = {n: ("local", {}) for n in wanted if n == "local"}
+        known |= self.config.forges
         return {n: adapter("forges", k)(n, s, self.config.home) for n, (k, s) in known.items()}
 
     @cached_property
@@ -138,8 +139,9 @@ class App:
     @asynccontextmanager
     async def crew(self, entering: Enter | None = None) -> AsyncIterator[Crew]:
         """Everything an attempt needs, with the engine constructed but not launched."""
-        from nightcrew.durable import Durable  # noqa: PLC0415 - DBOS takes a second to import
+        from nightcrew import proc  # noqa: PLC0415
         from nightcrew.crew import Crew  # noqa: PLC0415
+        from nightcrew.durable import Durable  # noqa: PLC0415 - DBOS takes a second to import
         from nightcrew.stages import brief, workspace  # noqa: PLC0415
 
         config = self.config
@@ -149,7 +151,7 @@ class App:
         yield Crew(
             id=self.crew_id, home=config.state_dir, workspaces=config.workspaces_dir, kind=kind, policy=config.policy,
             store=self.store, durable=durable, boards=self.boards, forges=self.forges, agents=self.agents,
-            order=config.agents_order, repos=self.repos, hubs=self.hubs, workflows=brief.Workflows(),
+            order=config.agents_order, repos=self.repos, hubs=self.hubs, workflows=brief.Workflows(proc.base_env()),
             now=lambda: datetime.now(UTC),
         )  # fmt: skip
 
@@ -167,7 +169,11 @@ class App:
                 await proc.sweep(crew.mark)  # what a killed nightcrew left; their sessions are resumed
                 director = Director(crew, self.config.scan_every)
                 loop = asyncio.get_running_loop()
-                crew.wake = lambda: loop.call_soon_threadsafe(director.wake)
+
+                def wake() -> None:
+                    loop.call_soon_threadsafe(director.wake)
+
+                crew.wake = wake
                 await crew.durable.launch(lambda run_id, number: run_attempt(crew, run_id, number))
                 for helper in (self._watch(director), flush(crew)):
                     task = asyncio.create_task(helper)

@@ -118,7 +118,7 @@ class Director:
         now = self.crew.now()
         waiting = {run_id for run_id, at in self.not_again_before.items() if at > now}
         return View(
-            tickets=tickets, runs=tuple(store.watched(ids, schedule.SHOWN)), attempts=tuple(store.open_attempts()),
+            tickets=tickets, runs=tuple(store.watched(ids, {s.value: t.value for s, t in schedule.SHOWN.items()})), attempts=tuple(store.open_attempts()),
             pulls=self.pulls, lanes=store.lanes(), ladders={n: a.models for n, a in self.crew.agents.items()},
             repos=tuple(self.crew.repos.values()), agents=self.crew.order, finished=self.finished, gone=self.gone,
             paused=bool(store.get("paused", False)) or bool(self.stopping), busy=frozenset({*self.background, *waiting}),

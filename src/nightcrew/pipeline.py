@@ -18,7 +18,8 @@ from nightcrew.core.outcome import Ending, Outcome
 from nightcrew.crew import INFRA, Crew, new_session_id, sentence
 from nightcrew.errors import ConfigError, Fenced, NightcrewError
 from nightcrew.ports import Agent, Task
-from nightcrew.stages import brief, gates, publish, session, workspace
+from nightcrew.stages import brief, gates, publish, workspace
+from nightcrew.stages.session import Heard, Live, run_session
 
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ class AttemptRun:
         self.name = run.branch.rpartition("/")[2]
         self.folder = crew.home / "attempts" / self.name / str(number)
         self.work_ref = f"refs/nightcrew/work/{self.name}"
-        self.live = crew.live[run_id] = session.Live()
+        self.live = crew.live[run_id] = Live()
         crew.numbers[run_id] = number
 
     async def step(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
@@ -105,7 +106,7 @@ class AttemptRun:
             return self._ended(Outcome(prepared.outcome), prepared.problem, stage="preparing")
         ending = await self.step("session", lambda: self.session(prepared))
         self.attempt = replace(
-            self.attempt, usage=ending.usage, reported_model=ending.model, session_id=ending.session_id or self.attempt.session_id,
+            self.attempt, usage=ending.usage, reported_model=ending.model, session_id=ending.session_id,
         )  # fmt: skip
         checked = await self.step("gates", lambda: self.check(prepared, ending))
         self.attempt = replace(self.attempt, head=checked.head, gates=checked.results)
@@ -216,7 +217,7 @@ class AttemptRun:
         try:
             await proc.sweep(self.mark())
             earlier, task = self._task(prepared)
-            ending, heard = await self._hear(task, prepared)
+            ending = await self._hear(task, prepared)
             ending = replace(ending, usage=ending.usage + earlier)
         except ConfigError as error:
             return Ending(Outcome.MISCONFIGURED, error.sentence())
@@ -231,7 +232,7 @@ class AttemptRun:
         tries = sorted(p for p in self.folder.glob("try-*") if (p / "stdout").exists())
         used, session_id, resume = Usage(), self.attempt.session_id, self.attempt.resume
         for index, folder in enumerate(tries, 1):
-            read = agent.read(_lines(folder / "stdout"), None, "", self.crew.now())
+            read = agent.read(_lines(folder / "stdout"), None, "", self.crew.now().astimezone())
             used += read.usage
             resume = resume or bool(read.session_id)
             session_id = read.session_id or (session_id if resume else new_session_id(self.run_id, self.number, index))
@@ -243,16 +244,16 @@ class AttemptRun:
             instructions=prepared.instructions, max_turns=budget.turns, max_money=budget.money,
         )  # fmt: skip
 
-    async def _hear(self, task: Task, prepared: Prepared) -> tuple[Ending, session.Heard]:
+    async def _hear(self, task: Task, prepared: Prepared) -> Ending:
         agent = self.crew.agents[self.attempt.agent]
         task.scratch.mkdir(parents=True, exist_ok=True)
         launch = agent.launch(task)
-        heard = await session.run_session(
+        heard = await run_session(
             launch, task.workspace, proc.base_env(), self.mark(), task.scratch, self.crew.policy.budget, self.live
         )
         await self._hook_safely("after_run", prepared.repo, task.workspace)
         self.attempt = replace(self.attempt, survivors=heard.survivors)
-        return read_ending(agent, heard, self.crew.now()), heard
+        return read_ending(agent, heard, self.crew.now().astimezone())
 
     async def _hook_safely(self, name: str, repo: Repo, tree: Path) -> None:
         try:
@@ -286,12 +287,8 @@ class AttemptRun:
 
     async def _collect(self, prepared: Prepared) -> str:
         """The agent's commits, and one of ours with what it left uncommitted."""
-        tree = Path(prepared.tree)
-        head = await self.hub.take(tree, self.run.branch, self.work_ref) or prepared.base_sha
-        left = await self.hub.snapshot(tree, head, report.pull_request_title(await self._ticket()))
-        if left:
-            await self.hub.set_ref(self.work_ref, left)
-        return left or head
+        title = report.pull_request_title(await self._ticket())
+        return await self.hub.collect(Path(prepared.tree), self.run.branch, self.work_ref, prepared.base_sha, title)
 
     async def _gates(self, prepared: Prepared, base_sha: str, head: str) -> tuple[GateResult, ...]:
         repo, hub = prepared.repo, self.hub
@@ -319,15 +316,17 @@ class AttemptRun:
     @asynccontextmanager
     async def _gate_tree(self, repo: Repo, sha: str) -> AsyncIterator[Path]:
         """A fresh tree of that commit, so that what the agent left lying about proves nothing."""
-        name = f"{self.name}-gate"
+        root, name = self.crew.workspaces, f"{self.name}-gate"
+        await workspace.discard(self.hub, root, root / name)  # a kill may have left one of another commit
+        base_sha = await self.hub.sha(f"refs/remotes/origin/{repo.base}") or sha
         made = await workspace.ensure(
-            self.hub, self.crew.workspaces, name, f"gate/{self.name}", sha, kind=self.crew.kind, start="", created=None
+            self.hub, root, name, f"gate/{self.name}", base_sha, kind=self.crew.kind, start=sha
         )
         try:
             await self._hook("after_create", repo, made.path)
             yield made.path
         finally:
-            await workspace.discard(self.hub, self.crew.workspaces, made.path)
+            await workspace.discard(self.hub, root, made.path)
 
     def _reviewer(self, prepared: Prepared) -> Callable[[str, Mapping[str, object]], Awaitable[Ending]]:
         async def ask(text: str, schema: Mapping[str, object]) -> Ending:
@@ -336,11 +335,11 @@ class AttemptRun:
             scratch.mkdir(parents=True)
             task = Task(Path(prepared.tree), text, scratch, str(uuid.uuid4()), read_only=True, schema=schema,
                         model=agent.models[-1] if agent.models else "")  # fmt: skip
-            heard = await session.run_session(
+            heard = await run_session(
                 agent.launch(task), task.workspace, proc.base_env(), self.mark() + "review:", scratch,
-                self.crew.policy.budget, session.Live(),
+                self.crew.policy.budget, Live(),
             )  # fmt: skip
-            ending = read_ending(agent, heard, self.crew.now())
+            ending = read_ending(agent, heard, self.crew.now().astimezone())
             self.attempt = replace(self.attempt, usage=self.attempt.usage + ending.usage)
             return ending
 
@@ -388,7 +387,7 @@ class AttemptRun:
         self.crew.store.finish_attempt(ended)
 
 
-def read_ending(agent: Agent, heard: session.Heard, now: datetime) -> Ending:
+def read_ending(agent: Agent, heard: Heard, now: datetime) -> Ending:
     """How the session ended: what we did to it, unless its own output names a cause that parks a lane."""
     stderr = heard.stderr.read_text(encoding="utf-8", errors="replace")[-20_000:]
     ending = agent.read(_lines(heard.stdout), heard.exit_code, stderr, now)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import NamedTuple
 
 from nightcrew.config import FILE_NAME
 from nightcrew.errors import ConfigError
@@ -37,9 +38,16 @@ a ticket. Say what is wanted and how one can see that it is done.
 """
 
 
+class Installed(NamedTuple):
+    """An agent on the PATH; `version` is "" when the program did not answer."""
+
+    name: str
+    version: str
+
+
 @dataclass(frozen=True)
 class Survey:
-    """What was found. `agents` are (name, version) of those on the PATH, version "" when the program did not answer."""
+    """What was found."""
 
     root: Path  # top of the git repository
     base: str  # the branch to start from
@@ -47,7 +55,7 @@ class Survey:
     dirty: bool = False  # uncommitted changes: agents do not see them
     language: str = ""
     test_command: str = ""
-    agents: tuple[tuple[str, str], ...] = ()
+    agents: tuple[Installed, ...] = ()
     tickets: Path | None = None  # the tickets folder that is there already
 
 
@@ -128,12 +136,12 @@ def _base(git: Callable[..., str | None], root: Path) -> str:
     raise ConfigError(f"{root} is on no branch.", hint="Check one out: `git switch main`, or `git switch -c main`.")
 
 
-def _installed(environ: Mapping[str, str], root: Path, patience: float) -> tuple[tuple[str, str], ...]:
+def _installed(environ: Mapping[str, str], root: Path, patience: float) -> tuple[Installed, ...]:
     """The agents on the PATH, asked at the same time."""
     programs = {name: found for name in AGENTS if (found := shutil.which(name, path=environ.get("PATH")))}
     with ThreadPoolExecutor(len(AGENTS)) as pool:
         said = pool.map(lambda program: _answer((program, "--version"), root, environ, patience), programs.values())
-        return tuple((name, _version(text or "")) for name, text in zip(programs, said, strict=True))
+        return tuple(Installed(name, _version(text or "")) for name, text in zip(programs, said, strict=True))
 
 
 def _version(said: str) -> str:

@@ -12,7 +12,9 @@ from nightcrew.core.report import plain
 ORDER = {RunState.WORKING: 0, RunState.QUEUED: 1, RunState.BLOCKED: 2, RunState.FAILED: 3, RunState.UNROUTED: 4}
 
 
-def status_rows(runs: Sequence[Run], open_attempts: Sequence[Attempt], lanes: Mapping[str, Lane], now: datetime) -> list[dict[str, Any]]:
+def status_rows(
+    runs: Sequence[Run], open_attempts: Sequence[Attempt], lanes: Mapping[str, Lane], now: datetime
+) -> list[dict[str, Any]]:
     """One row per run: what it is doing, and the evidence that it is."""
     live = {a.run_id: a for a in open_attempts if a.phase != "ended"}
     rows = [_row(run, live.get(run.id), lanes, now) for run in runs]

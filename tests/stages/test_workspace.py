@@ -48,10 +48,13 @@ async def kinds(root: Path) -> list[str]:
     return WORKING[device]
 
 
-async def made(hub: Hub, root: Path, kind: str, key: str = "", **more: str) -> tuple[Workspace, Repository]:
-    base = more.pop("base", "") or await hub.sha("refs/remotes/origin/main")
-    name = key or f"t-{kind}"
-    space = await workspace.ensure(hub, root, name, f"nightcrew/{name}", str(base), kind=kind, **more)
+async def made(
+    hub: Hub, root: Path, kind: str, key: str = "", *, start: str = "", rescue_into: str = ""
+) -> tuple[Workspace, Repository]:
+    base, name = str(await hub.sha("refs/remotes/origin/main")), key or f"t-{kind}"
+    space = await workspace.ensure(
+        hub, root, name, f"nightcrew/{name}", base, kind=kind, start=start, rescue_into=rescue_into
+    )
     return space, Repository(space.path)
 
 
@@ -69,13 +72,13 @@ async def test_plain_checkouts_and_linked_worktrees_work_everywhere(root: Path, 
     assert await workspace.choose(root) == kinds[0]
 
 
-async def test_what_does_not_work_is_proved_with_the_systems_words(root: Path, kinds: list[str]) -> None:
+async def test_what_does_not_work_is_proved_with_the_systems_words(hub: Hub, root: Path, kinds: list[str]) -> None:
     proofs = await workspace.prove(root)
     assert [proof.kind for proof in proofs] == list(trees.KINDS)
     assert all(proof.evidence and proof.milliseconds > 0 for proof in proofs)
     for kind in set(trees.KINDS) - set(kinds):
         with pytest.raises(trees.CannotMake):
-            await made(Hub(root / "x.git", "/nowhere"), root, kind, base="0" * 40)
+            await made(hub, root, kind)
     assert [entry.name for entry in (root / ".nightcrew").glob("proof-*")] == []
 
 
@@ -209,9 +212,22 @@ async def test_what_is_known_elsewhere_is_not_rescued(hub: Hub, root: Path, kind
         space, tree = await made(hub, root, kind)
         sha = tree.commit("work", a_txt="a")
         tree.write("left.txt", "the agent forgot to commit this")
-        saved = await hub.snapshot(tree.path, sha, "committed for the agent")
-        assert await workspace.remove(hub, root, space.path, RESCUE, {str(saved)}) is None
+        saved = await hub.collect(tree.path, space.branch, "refs/nightcrew/work/x", sha, "committed for the agent")
+        assert saved != sha
+        assert await workspace.remove(hub, root, space.path, RESCUE, {saved}) is None
     assert await hub.refs("refs/nightcrew/rescue") == {}
+
+
+async def test_the_branch_is_the_work_where_the_agent_went_back_to_look(
+    hub: Hub, root: Path, repo: Repository, kinds: list[str]
+) -> None:
+    for kind in kinds:
+        space, tree = await made(hub, root, kind)
+        sha = tree.commit("work", a_txt="a")
+        tree.git("checkout", "-q", "--detach", repo.sha())
+        assert await hub.collect(tree.path, space.branch, "refs/nightcrew/work/x", repo.sha(), "left") == sha
+        ref = f"refs/nightcrew/rescue/t-{kind}/1"
+        assert await workspace.remove(hub, root, space.path, ref) == sha == await hub.sha(ref)
 
 
 async def test_an_earlier_rescue_is_never_overwritten(hub: Hub, root: Path) -> None:
@@ -328,6 +344,16 @@ async def test_read_only_folders_do_not_stay(hub: Hub, root: Path) -> None:
         (tree.path / folder).chmod(0o500)
     await workspace.remove(hub, root, space.path, RESCUE)
     assert list((root / ".nightcrew/trash").iterdir()) == []
+
+
+async def test_a_discarded_tree_leaves_nothing(hub: Hub, root: Path, kinds: list[str]) -> None:
+    for kind in kinds:
+        space, tree = await made(hub, root, kind)
+        tree.write("build/left.o", "x")
+        await workspace.discard(hub, root, space.path)
+        assert [entry.name for entry in root.iterdir()] == [".nightcrew"]
+        assert list((root / ".nightcrew/trash").iterdir()) == []
+    assert await hub.refs("refs/nightcrew") == {}
 
 
 async def test_templates_nobody_needs_are_swept(hub: Hub, root: Path) -> None:

@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("work", "Let a stopped, failed or blocked ticket start again."),
     "pause": ("work", "Start nothing new; what runs goes on."),
     "resume": ("work", "Start again after `pause`, and take lanes that were out back in."),
-    "demo": ("work", "Play a small night: three repositories, eight tickets, real commits."),
+    "demo": ("demo", "Play a small night: three repositories, eight tickets, real commits."),
     "status": ("look", "What every ticket is doing, and the evidence."),
     "show": ("look", "One ticket: its attempts, gates and pull request."),
     "logs": ("look", "What a ticket's agent printed."),

@@ -60,7 +60,7 @@ def _status_text(data: dict[str, Any]) -> str:
     counts = ", ".join(f"{n} {state}" for state, n in sorted(data["counts"].items()))
     parts = [f"{head}. {counts}".rstrip(" .") + "."]
     columns = {"ticket": 8, "state": 9, "repo": 8, "attempts": 3, "doing": 30}
-    parts.append(table(data["tickets"], columns, "No tickets yet: `nightcrew add \"…\"`, then `nightcrew up`."))
+    parts.append(table(data["tickets"], columns, 'No tickets yet: `nightcrew add "…"`, then `nightcrew up`.'))
     for lane in data["lanes"]:
         if lane["state"] != "up":
             until = f" until {lane['until'][11:19]} UTC" if lane["until"] else " until `nightcrew resume`"
@@ -115,7 +115,9 @@ def logs(config: Path | None, ticket: str, follow: bool, only_events: bool, as_j
         say(as_json, {"ticket": run.key, "events": events}, lambda: "\n".join(map(event_line, events)))
         return
     folder = app.config.state_dir / "attempts" / run.branch.rpartition("/")[2]
-    found = sorted(folder.glob("*/try-*/stdout"), key=lambda p: (int(p.parts[-3]), p.parts[-2])) if folder.exists() else []
+    found = (
+        sorted(folder.glob("*/try-*/stdout"), key=lambda p: (int(p.parts[-3]), p.parts[-2])) if folder.exists() else []
+    )
     if not found:
         raise UsageError(f"{run.key} has no log yet.", hint="It is written when the first attempt starts.")
     if as_json:
@@ -153,7 +155,12 @@ def route(config: Path | None, ticket: str, as_json: bool) -> None:
     found = asyncio.run(_find(app, ticket))
     decision = rules.route(found, app.config.repos)
     steps = [{"rule": s.rule, "outcome": s.outcome, "detail": s.detail} for s in decision.steps]
-    data = {"ticket": found.key, "repo": decision.repo.name if decision.repo else None, "reason": decision.reason, "steps": steps}
+    data = {
+        "ticket": found.key,
+        "repo": decision.repo.name if decision.repo else None,
+        "reason": decision.reason,
+        "steps": steps,
+    }
     say(as_json, data, lambda: "\n".join(rules.explain(decision)))
 
 
@@ -164,7 +171,9 @@ async def _find(app: App, word: str) -> Any:
         for ticket in (await board.scan()).tickets:
             if ticket.key.lower() == word.lower():
                 return ticket
-    raise UsageError(f"There is no ticket {word} on the board.", hint="`nightcrew status` lists those that can be read.")
+    raise UsageError(
+        f"There is no ticket {word} on the board.", hint="`nightcrew status` lists those that can be read."
+    )
 
 
 @click.command()

@@ -51,7 +51,11 @@ def show_pull(config: Path | None, number: int, repo: str, as_json: bool) -> Non
     pull = asyncio.run(_pull(app, app.repo_named(repo), number))
     said = "\n".join(f"{at[:19]} {who}: {text}" for at, who, text in pull.comments)
     data = {**pull_row(pull), "body": pull.body, "comments": [list(c) for c in pull.comments]}
-    say(as_json, data, f"#{pull.number} {pull.title} ({pull.state})\n{pull.branch} -> {pull.base}\n\n{pull.body}\n{said}".rstrip())
+    say(
+        as_json,
+        data,
+        f"#{pull.number} {pull.title} ({pull.state})\n{pull.branch} -> {pull.base}\n\n{pull.body}\n{said}".rstrip(),
+    )
 
 
 async def _pull(app: App, repo: Repo, number: int) -> PullRequest:
@@ -81,7 +85,9 @@ def _reviewing(app: App, repo: Repo) -> Any:
     return forge
 
 
-def _act(config: Path | None, repo: str, as_json: bool, done: str, call: Callable[[Any, Repo], Awaitable[PullRequest]]) -> None:
+def _act(
+    config: Path | None, repo: str, as_json: bool, done: str, call: Callable[[Any, Repo], Awaitable[PullRequest]]
+) -> None:
     app = App.load(config)
     found = app.repo_named(repo)
 

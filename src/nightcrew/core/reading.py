@@ -64,8 +64,8 @@ _TEXT: tuple[tuple[Outcome, str], ...] = (
     ),
     (
         Outcome.LOGGED_OUT,
-        r"not logged in|/login\b|auth login|api[- ]key|authenticat|unauthorized|oauth|credentials"
-        r"|(?:token|session|login) (?:has )?(?:expired|been revoked)|missing environment variable"
+        r"not logged in|/login\b|auth login|api[-_ ]key|disabled organization|authenticat|unauthorized|oauth"
+        r"|credentials|(?:token|session|login) (?:has )?(?:expired|been revoked)|missing environment variable"
         r"|account (?:is )?on hold|(?:status:?|api error:|http)\s*40[13]\b",
     ),
     (

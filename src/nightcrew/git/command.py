@@ -67,7 +67,12 @@ async def git(
 
 def failure(args: tuple[str, ...], done: Completed) -> GitError:
     """The error of a command that ended badly."""
-    return GitError(args[0], done.code, done.stderr)
+    return GitError(name_of(args), done.code, done.stderr)
+
+
+def name_of(args: tuple[str, ...]) -> str:
+    """The subcommand, behind any `-c key=value`."""
+    return name_of(args[2:]) if args[0] == "-c" else args[0]
 
 
 async def run(
@@ -84,11 +89,11 @@ async def run(
     try:
         done = await proc.run(argv, cwd=cwd, env=environment(env or {}), timeout=timeout, input=input, limit=MAX_OUTPUT)
     except proc.ProgramNotFound as error:
-        raise GitError(args[0], 127, str(error), hint="Install git 2.38 or newer.") from error
+        raise GitError(name_of(args), 127, str(error), hint="Install git 2.38 or newer.") from error
     if done.timed_out:
-        raise GitError(args[0], done.code, f"no end after {timeout:g} s", hint="Is the disk or the network slow?")
+        raise GitError(name_of(args), done.code, f"no end after {timeout:g} s", hint="Is the disk or the network slow?")
     if done.cut:
-        raise GitError(args[0], done.code, f"more than {MAX_OUTPUT >> 20} MiB of output")
+        raise GitError(name_of(args), done.code, f"more than {MAX_OUTPUT >> 20} MiB of output")
     return Completed(done.code, decode(done.stdout), redact(decode(done.stderr)))
 
 

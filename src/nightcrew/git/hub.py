@@ -125,7 +125,7 @@ class Hub:
         `agent_tree.chosen` for which commit counts. Nothing planted in the tree runs. Raises GitError when the tree's
         `.git` leads to another repository.
         """
-        found = await self.tips(tree)
+        found = await self.tips(tree, branch)
         names = {"HEAD": found.head, **{k: v for k, v in found.refs.items() if k == f"refs/heads/{branch}"}}
         await agent_tree.bring(self.path, tree, [name for name, sha in names.items() if sha])
         sha = await agent_tree.chosen(self.path, found, branch)
@@ -133,15 +133,30 @@ class Hub:
             await self._git("update-ref", "--no-deref", into, sha)
         return sha
 
-    async def tips(self, tree: Path) -> agent_tree.Tips:
-        """What an agent's repository has committed. Of a linked worktree: its HEAD and branch, not the hub."""
+    async def collect(self, tree: Path, branch: str, into: str, base_sha: str, message: str) -> str:
+        """Like `take`, and what lies uncommitted on top of the work becomes a commit too, with `message`.
+
+        Returns what `into` is then; `base_sha`, and no ref, when there is nothing. Where HEAD is not at the work (the
+        agent looked at an older commit, a rebase was cut short), the files are not part of it: the rescue keeps them.
+        """
+        head = await self.take(tree, branch, into)
+        if head and (await self.tips(tree)).head != head:
+            return head
+        left = await self.snapshot(tree, head or base_sha, message)
+        if left:
+            await self.set_ref(into, left)
+        return left or head or base_sha
+
+    async def tips(self, tree: Path, branch: str = "") -> agent_tree.Tips:
+        """What an agent's repository has committed. Of a linked worktree: its HEAD, and where that and `branch` are."""
         linked = agent_tree.check(self.path, tree)
         found = await agent_tree.tips(self.path, tree)
-        return replace(found, refs={k: v for k, v in found.refs.items() if k == found.on}) if linked else found
+        own = {found.on, f"refs/heads/{branch}"}
+        return replace(found, refs={k: v for k, v in found.refs.items() if k in own}) if linked else found
 
     async def take_all(self, tree: Path, branch: str) -> agent_tree.Taken:
         """Bring every commit of an agent's repository into the hub, without a ref. Otherwise like `take`."""
-        found = await self.tips(tree)
+        found = await self.tips(tree, branch)
         shas = {"HEAD": found.head, **found.refs}
         await agent_tree.bring(self.path, tree, [name for name, sha in shas.items() if sha], strict=False)
         work = await agent_tree.chosen(self.path, found, branch)

@@ -110,7 +110,8 @@ async def _contained(hub: Hub, tip: str, known: Collection[str]) -> bool:
 
 
 async def _content(hub: Hub, sha: str) -> str:
-    return await git("rev-parse", f"{sha}^{{tree}}", f"{sha}^@", git_dir=hub.path, env=ALONE)
+    """All of a commit but its dates."""
+    return await git("show", "--no-patch", "--format=%T %P%n%an %ae%n%B", sha, git_dir=hub.path, env=ALONE)
 
 
 async def _tree(hub: Hub, sha: str) -> str:

@@ -19,7 +19,7 @@ from nightcrew.proc import cgroup, table
 
 # Enters the cgroup before anything else runs, and leaves the exit code in a file, so that it outlives nightcrew.
 # The trap keeps the shell alive through the SIGTERM of its group; its child gets the default back.
-_SHIM = """\
+SHIM = """\
 { [ -z "$1" ] || echo $$ >"$1/cgroup.procs"; } 2>/dev/null
 rc=$2; shift 2
 [ -n "$rc" ] || exec "$@"
@@ -80,7 +80,7 @@ class Process:
         self._over = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._unsaid = bytearray()
-        self._closing = self._released = False
+        self._closing = False
         self._pidfd = _pidfd(popen.pid)
         if self._pidfd >= 0:
             self._loop.add_reader(self._pidfd, self._look)
@@ -116,9 +116,8 @@ class Process:
         self._say()
 
     def release(self) -> None:
-        """Let go of what we hold of it (stdin, the watch). It runs on if it still runs."""
-        self._released = True
-        self._unwatch()
+        """Close its stdin, whatever was not read yet; called by `end`. One that cannot be ended is watched on."""
+        self._look()
         self._unsaid.clear()
         self.close_stdin()
 
@@ -147,7 +146,7 @@ class Process:
     def _poll(self, pause: float) -> None:
         """Without pidfd (macOS, some sandboxes) we look ten times a second: a thread for each child would cost more."""
         self._look()
-        if not (self._over.is_set() or self._released):
+        if not self._over.is_set():
             self._loop.call_later(pause, self._poll, min(pause * 1.5, 0.1))
 
     def _unwatch(self) -> None:
@@ -203,7 +202,7 @@ def launch(
     """Start a program on open files. Without a mark and `rc` there is no shim and no cgroup: that is the cheap way."""
     program = find(argv[0], cwd, env.get("PATH", os.defpath))
     folder = cgroup.make(mark) if mark else ""
-    shim = ["/bin/sh", "-c", _SHIM, "nightcrew", folder, str(rc.absolute()) if rc else ""] if folder or rc else []
+    shim = ["/bin/sh", "-c", SHIM, "nightcrew", folder, str(rc.absolute()) if rc else ""] if folder or rc else []
     environment = {**env, table.MARK: mark} if mark else dict(env)
     try:
         popen = subprocess.Popen(

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from nightcrew.proc import cgroup, table
-from nightcrew.proc.child import Handle, Process
+from nightcrew.proc.child import SHIM, Handle, Process
 
 _PATIENCE = 5.0  # seconds for SIGKILL to do its work: a process may hang in the kernel
-_QUIET = 2  # looks in a row that must find nothing
+_QUIET = 2  # looks in a row that must find nothing; twice that after a find: it may start itself anew all the time
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A running process that bears a mark of ours."""
+    """A running process that bears a mark of ours. `command` is for people: one line, at most 300 characters."""
 
     pid: int
     mark: str
@@ -68,7 +68,7 @@ async def end(target: Process | Handle, grace: float = 2.0) -> int:
 def leftovers(mark_prefix: str) -> list[Leftover]:
     """The running processes whose mark starts so, ours excepted. One look; those that may not be read are left out."""
     found = {pid: mark for pid, mark in table.marks().items() if mark.startswith(mark_prefix)}
-    return [Leftover(pid, mark, table.command_of(pid)) for pid, mark in sorted(found.items())]
+    return [Leftover(pid, mark, _command(pid)) for pid, mark in sorted(found.items())]
 
 
 async def sweep(mark_prefix: str) -> int:
@@ -97,6 +97,12 @@ def signs(handle: Handle) -> Signs:
         return Signs(cpu, len(inside), sum(map(table.io_bytes, inside)))
     tree = _tree(handle)
     return Signs(sum(row.cpu_seconds for row in tree), len(tree), sum(table.io_bytes(row.pid) for row in tree))
+
+
+def _command(pid: int) -> str:
+    words = table.arguments_of(pid)
+    shown = words[6:] if SHIM in words[:3] else words  # what the shim runs, not the shim
+    return " ".join(" ".join(shown).split())[:300]
 
 
 def _is(seen: table.Row, handle: Handle) -> bool:
@@ -139,14 +145,13 @@ async def _gone(handle: Handle, process: Process | None, grace: float) -> None:
 
 async def _until_quiet(strike: Callable[[], set[int]]) -> tuple[set[int], int]:
     """Strike until nothing is found any more: the pids that were, and how many are left when patience runs out."""
-    seen: set[int] = set()
-    until, quiet, found = time.monotonic() + _PATIENCE, 0, set[int]()
-    while quiet < _QUIET and time.monotonic() < until:
+    seen, found, quiet = set[int](), set[int](), 0
+    until = time.monotonic() + _PATIENCE
+    while quiet < (2 * _QUIET if seen else _QUIET) and time.monotonic() < until:
         found = strike()
         seen |= found
         quiet = 0 if found else quiet + 1
-        if quiet < _QUIET:
-            await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)
     return seen, len(found)
 
 

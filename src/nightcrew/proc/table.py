@@ -76,11 +76,11 @@ def mark_in(environment: bytes) -> str:
     return next((e[len(_MARK) :].decode(errors="replace") for e in entries if e.startswith(_MARK)), "")
 
 
-def command_of(pid: int) -> str:
-    """The command line, for people; at most 300 characters."""
+def arguments_of(pid: int) -> list[str]:
+    """The command line in words; where only `ps` tells, one word that holds it all. [] when it may not be seen."""
     if has_proc():
-        return read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace").strip()[:300]
-    return _say("ps", "-o", "command=", "-p", str(pid)).strip()[:300]
+        return read(f"/proc/{pid}/cmdline").decode(errors="replace").split("\0")[:-1]
+    return [_say("ps", "-o", "command=", "-p", str(pid)).strip()]
 
 
 def io_bytes(pid: int) -> int:

@@ -18,8 +18,8 @@ from nightcrew.git import Hub, git, rescue_ref, trees
 from nightcrew.git.rescue import Rescue, rescue, rescue_rest, rescues, restore
 
 __all__ = [
-    "Proof", "Rescue", "Workspace", "choose", "discard", "ensure", "prove", "remove", "rescue", "rescues", "restore", "run_hook",
-    "sweep",
+    "Proof", "Rescue", "Workspace", "choose", "discard", "ensure", "prove", "remove", "rescue", "rescues", "restore",
+    "run_hook", "sweep",
 ]  # fmt: skip
 
 OURS = ".nightcrew"  # our folder below the workspaces: records, overlay layers, templates, trash
@@ -157,6 +157,7 @@ async def discard(hub: Hub, root: Path, path: Path) -> None:
     async with hub.turn(f"workspace {place.tree}"):
         if record := _read(place):
             await _unmade(_hub_of(hub, record), place, record)
+    await sweep(place.root)
 
 
 async def run_hook(

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from nightcrew.adapters.agents.claude.ending import Heard, ending
 from nightcrew.adapters.agents.claude.stream import ClaudeConversation
@@ -31,6 +33,9 @@ PASSED = (
 LONGEST_ARGUMENT = 100_000  # bytes; Linux takes 128 KiB for one argument
 
 
+_MILLISECONDS = Annotated[int, Meta(ge=1000, le=10**9)]
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[agents.<name>]` with kind "claude". Times in milliseconds."""
 
@@ -41,11 +46,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     permission_mode: str = "bypass"  # or a mode of the CLI: "dontAsk", "acceptEdits", ...
     allowed_tools: tuple[str, ...] = ()
     disallowed_tools: tuple[str, ...] = ("Bash(git push*)", "Bash(gh *)", "EnterWorktree")
-    max_retries: int = 1  # nightcrew does the waiting, once for all sessions
-    api_timeout_ms: int = 300_000
-    stream_idle_ms: int = 120_000
-    bash_timeout_ms: int = 300_000
-    bash_max_timeout_ms: int = 900_000
+    max_retries: Annotated[int, Meta(ge=0, le=100)] = 1  # nightcrew does the waiting, once for all sessions
+    api_timeout_ms: _MILLISECONDS = 300_000
+    stream_idle_ms: Annotated[int, Meta(ge=10_000, le=10**9)] = 120_000  # the CLI takes no less
+    bash_timeout_ms: _MILLISECONDS = 300_000
+    bash_max_timeout_ms: _MILLISECONDS = 900_000
     extra_args: tuple[str, ...] = ()
 
 
@@ -71,7 +76,7 @@ class Claude:
             prompt = f"{prompt}\n\nThe repository's instructions:\n\n{fence(instructions, 'repository-instructions')}\n"
             instructions = ""
         argv = (program, *_BASE, *_session(task, instructions), *self._rights(task), *self.settings.extra_args)
-        return Launch(argv, ClaudeConversation(prompt), self._env())
+        return Launch(argv, ClaudeConversation(prompt), self._env(task))
 
     def read(self, stdout: Iterable[bytes], exit_code: int | None, stderr: str, now: datetime) -> Ending:
         """Tell how recorded output ended and why; see `Agent.read`.
@@ -93,10 +98,11 @@ class Claude:
         args += ["--allowedTools", *own.allowed_tools] if own.allowed_tools else []
         return args + (["--disallowedTools", *own.disallowed_tools] if own.disallowed_tools else [])
 
-    def _env(self) -> dict[str, str]:
+    def _env(self, task: Task) -> dict[str, str]:
         own = self.settings
         env = {name: os.environ[name] for name in own.pass_env if name in os.environ}
         env |= {
+            "TMPDIR": str(task.scratch),  # what tools leave behind goes with the attempt
             "CLAUDE_CODE_MAX_RETRIES": str(own.max_retries),
             "API_TIMEOUT_MS": str(own.api_timeout_ms),
             "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(own.stream_idle_ms),
@@ -137,15 +143,15 @@ def _session(task: Task, instructions: str) -> list[str]:
 
 
 def _settings(name: str, table: Mapping[str, object]) -> Settings:
-    known = [item.name for item in msgspec.structs.fields(Settings)]
-    for key in table:
+    known = {item.name: item for item in msgspec.structs.fields(Settings)}
+    for key, value in table.items():
         if key not in known:
             near = get_close_matches(key, known, 1)
             hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(sorted(known))}."
             raise ConfigError(f"[agents.{name}] {key}: unknown key.", hint=hint)
-    for key, value in table.items():
         try:
             msgspec.convert({key: value}, Settings)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"[agents.{name}] {key}: {error}.", hint="See docs/reference/config.md.") from error
+            what, default = str(error).partition(" - at")[0], getattr(Settings(), key)
+            raise ConfigError(f"[agents.{name}] {key}: {what}.", hint=f"Without it, it is {default!r}.") from error
     return msgspec.convert(dict(table), Settings)

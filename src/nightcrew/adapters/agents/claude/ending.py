@@ -83,6 +83,8 @@ _REASON = {  # result.terminal_reason
     "aborted_streaming": Outcome.CRASHED,
     "aborted_tools": Outcome.CRASHED,
 }
+_PASSING = {Outcome.OVERLOADED, Outcome.RATE_LIMITED}
+_FAILED = {*_REASON, "api_error", "model_error", "image_error"}
 
 
 @dataclass
@@ -119,15 +121,15 @@ class Heard:
         match event["type"]:
             case "assistant":
                 self._answer(event)
-            case "user" if own(event):
+            case "user" | "stream_event" if own(event):
                 self._alive()
             case "result":
                 self.result, self.going_on, self.retry = event, False, None
-                self.said = as_text(event.get("result")) or self.said
+                self.said = (as_text(event.get("result")) if event.get("is_error") is False else "") or self.said
                 self.ledger.result(event)
             case "rate_limit_event":
                 self.limit = as_dict(event.get("rate_limit_info"))
-                self.waits = self.limit.get("status") == "rejected"
+                self.waits = self.limit.get("status") == "rejected" and self.limit.get("isUsingOverage") is not True
             case "system" if event.get("subtype") == "api_retry":
                 self.retry = event
             case "system" if event.get("subtype") == "init":
@@ -138,11 +140,10 @@ class Heard:
         if not own(event):
             return
         self._alive()
-        text = "".join(as_text(block.get("text")) for block in blocks(event))
-        self.said = text or self.said
         if event.get("error") or event.get("is_api_error_message"):
             self.error = event
             return
+        self.said = _words(event) or self.said
         self.answers += 1
         self.error = None
         model = as_text(as_dict(event.get("message")).get("model"))
@@ -164,7 +165,7 @@ def ending(heard: Heard, exit_code: int | None, stderr: str, now: datetime) -> E
 def _after_result(heard: Heard, result: Event, exit_code: int | None, now: datetime) -> Ending:
     reason = as_text(result.get("terminal_reason"))
     clean = result.get("is_error") is False and result.get("subtype") == "success" and heard.error is None
-    if clean and reason not in _REASON:
+    if clean and reason not in _FAILED:
         if exit_code in {None, 0} or reading.was_signal(exit_code):
             return _done(heard, result)
         return Ending(Outcome.CRASHED, f"exit code {exit_code} after a result that says success")
@@ -184,9 +185,8 @@ def _done(heard: Heard, result: Event) -> Ending:
         return Ending(Outcome.BLOCKED, f"the last message claims to be blocked: {claims[0].reason}", claims=claims)
     refused = result.get("permission_denials")
     denied = sorted({as_text(as_dict(item).get("tool_name")) for item in refused} if isinstance(refused, list) else ())
-    told = f"result.is_error=false, num_turns={as_count(result.get('num_turns'))}" + (
-        f", denied: {denied}" if denied else ""
-    )
+    told = f"result.is_error=false, num_turns={as_count(result.get('num_turns'))}"
+    told += f", denied: {', '.join(denied)}" if denied else ""
     findings = reading.findings_in(structured if isinstance(structured, dict) else heard.said)
     return Ending(Outcome.DONE, reading.one_line(told), findings=findings)
 
@@ -205,7 +205,7 @@ def _during_execution(heard: Heard, result: Event, now: datetime) -> Ending:
 
 def _api_fault(heard: Heard, error: Event, result: Event, now: datetime) -> Ending:
     """What the provider's refusal means; `error` is the answer that carries it, `result` what the CLI sums up."""
-    text = _message(result) or heard.said
+    text = _message(result) or _words(error)
     kind, told = _kind(error, result, text)
     if kind is Outcome.RATE_LIMITED:
         return _limited(heard, error, text, told, now)
@@ -233,10 +233,12 @@ def _kind(error: Event, result: Event, text: str) -> tuple[Outcome, str]:
             return table[value], f"{name}={value}" + (f", api_error_status={status}" if status else "")
     if status == 402:
         return Outcome.OUT_OF_CREDIT, "api_error_status=402"
-    if (kind := reading.kind_of_text(text)) is not None:
-        return kind, f"the words of result.result (api_error_status={status or None})"
-    if (kind := reading.kind_of_status(status)) is not None:
-        return kind, f"api_error_status={status}"
+    by_words, by_status = reading.kind_of_text(text), reading.kind_of_status(status)
+    # A rejected request is quoted back: words like "network" in it must not make an outage of it.
+    if by_words is not None and (by_words not in _PASSING or by_status in {None, *_PASSING}):
+        return by_words, f"the words of the error (api_error_status={status or None})"
+    if by_status is not None:
+        return by_status, f"api_error_status={status}"
     return Outcome.AGENT_ERROR, "result.is_error" if result else "an answer that is an error"
 
 
@@ -276,7 +278,7 @@ def _unexplained(heard: Heard, exit_code: int | None, stderr: str, now: datetime
     died, shown = reading.how_it_died(exit_code), "\n".join([*heard.loose, _complaints(stderr)])
     if heard.asking:
         return Ending(Outcome.PROMPT_WAIT, f"control_request can_use_tool without an answer, {died}")
-    if reading.asks_a_person(shown):
+    if reading.asks_a_person("\n".join([*heard.loose, stderr[:20_000]])):
         return Ending(Outcome.PROMPT_WAIT, f"a dialog on the terminal, {died}{_quoted(shown)}")
     if heard.events or exit_code == 0 or reading.was_signal(exit_code):
         return Ending(Outcome.CRASHED, f"no result event, {died}{_quoted(shown)}")
@@ -307,6 +309,10 @@ def _complaints(stderr: str) -> str:
     """stderr without the CLI's mere warnings."""
     lines = stderr[:20_000].splitlines()
     return "\n".join(line for line in lines if not line.lstrip().startswith(("⚠", "Warning", "(node:")))
+
+
+def _words(event: Event) -> str:
+    return "".join(as_text(block.get("text")) for block in blocks(event))
 
 
 def _message(result: Event) -> str:

@@ -10,7 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from nightcrew.adapters.agents.codex.faults import Event, Fault, complaint, count_at, event_in, inner, kind_of_stderr, text_at
+from nightcrew.adapters.agents.codex.faults import (
+    Event,
+    Fault,
+    complaint,
+    count_at,
+    event_in,
+    inner,
+    kind_of_stderr,
+    text_at,
+)
 from nightcrew.core.model import Usage
 from nightcrew.core.outcome import Ending, Outcome
 from nightcrew.core.prompt import claims_in

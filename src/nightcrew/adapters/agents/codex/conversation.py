@@ -8,18 +8,11 @@ from collections.abc import Mapping
 from nightcrew import __version__
 from nightcrew.adapters.agents.codex.account import ACCOUNT, INTERRUPT, Account
 from nightcrew.adapters.agents.codex.faults import inner, text_at
+from nightcrew.adapters.agents.codex.settings import Settings
 from nightcrew.ports import Progress, Task
 
 INITIALIZE, LOGIN, THREAD, TURN = "initialize", "account/login/start", "thread", "turn/start"
 _NOT_OURS = -32601  # JSON-RPC: no such method
-
-
-@dataclass
-class _Asked:
-    """What was asked of codex besides the prompt, so that it is asked once."""
-
-    thread: bool = False
-    interrupt: bool = False
 
 
 class CodexConversation:
@@ -29,8 +22,7 @@ class CodexConversation:
         self.progress = Progress(session_id=task.session_id if task.resume else "")
         self._task, self._settings, self._api_key = task, settings, api_key
         self._account = Account()
-        self._asked = _Asked()
-        self._locked_out = False
+        self._interrupted = self._locked_out = False
 
     def opening(self) -> bytes:
         """The handshake; the prompt follows when codex has answered."""
@@ -48,8 +40,8 @@ class CodexConversation:
         if "id" in event:
             return self._decide(event) if "method" in event else self._go_on(text_at(event, "id"), event)
         too_many = 0 < self._task.max_turns < self._account.answers
-        if too_many and self._account.state == "open" and not self._asked.interrupt:
-            self._asked.interrupt = True
+        if too_many and self._account.state == "open" and not self._interrupted:
+            self._interrupted = True
             where = {"threadId": self._account.thread, "turnId": self._account.turn}
             return _request(INTERRUPT, "turn/interrupt", where)
         return b""

@@ -1,0 +1,75 @@
+"""`[agents.<name>]` of a codex, and codex's own settings as its command line takes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Literal
+
+import msgspec
+
+from nightcrew.errors import ConfigError
+
+PASSED = (
+    "CODEX_API_KEY", "OPENAI_API_KEY", "CODEX_HOME", "OPENAI_BASE_URL", "OPENAI_ORGANIZATION", "OPENAI_PROJECT",
+    "CODEX_CA_CERTIFICATE", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+)  # fmt: skip
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[agents.<name>]` with kind "codex". Every key may be left out."""
+
+    program: str = "codex"
+    models: tuple[str, ...] = ()  # the ladder, cheapest first; () = the model of codex's own config.toml
+    effort: str = ""  # reasoning effort, e.g. "high"; "" = the model's own
+    env: dict[str, str] = {}  # more environment; "$NAME" is taken from nightcrew's environment when a session starts
+    pass_env: tuple[str, ...] = PASSED  # taken over from nightcrew's environment where they are set
+    sandbox: Literal["danger-full-access", "workspace-write", "read-only"] = "danger-full-access"
+    writable_roots: tuple[str, ...] = (".git",)  # of workspace-write; relative ones are the workspace's
+    approve: bool = False  # the answer should codex ask in spite of its approval policy, which is "never"
+    network_tries: int = 5  # then the provider is out of reach; codex itself would try for ever
+    config: dict[str, object] = {}  # codex's own settings (`-c key=value`): tables or dotted keys
+    extra_args: tuple[str, ...] = ()
+
+
+def settings_of(name: str, table: Mapping[str, object]) -> Settings:
+    """The settings in a table of nightcrew.toml. Raises ConfigError naming `[agents.<name>] key` and the cure."""
+    known = Settings.__struct_fields__
+    for key, value in table.items():
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(sorted(known))}."
+            raise ConfigError(f"[agents.{name}] {key}: unknown key.", hint=hint)
+        try:
+            msgspec.convert({key: value}, Settings)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"[agents.{name}] {key}: {error}.", hint="See docs/reference/config.md.") from error
+    return msgspec.convert(dict(table), Settings)
+
+
+def flags(config: Mapping[str, object]) -> tuple[str, ...]:
+    """Codex's own settings as `-c key=value`.
+
+    >>> flags({"features": {"x": True}, "projects": {"/a.b": {"trust_level": "untrusted"}}})
+    ('-c', 'features.x=true', '-c', 'projects={"/a.b" = {"trust_level" = "untrusted"}}')
+    """
+    return tuple(part for key, value in _dotted(config) for part in ("-c", f"{key}={_toml(value)}"))
+
+
+def _dotted(config: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Tables as dotted keys, so that codex's config.toml keeps its part; not where a name would not survive that."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value and all(str(name).replace("_", "").isalnum() for name in value):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _toml(value: object) -> str:
+    """JSON's strings, numbers and lists are TOML's; tables are written inline."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml(str(key))} = {_toml(inside)}" for key, inside in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(inside) for inside in value) + "]"
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,73 @@
+"""Commands that set things up: init, doctor, add."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from nightcrew.app import App
+from nightcrew.cli.show import as_json, say, table
+
+
+@click.command()
+@as_json
+@click.pass_obj
+def init(config: Path | None, as_json: bool) -> None:
+    """Look at this repository and the installed agents, and write a commented nightcrew.toml."""
+    from nightcrew import setup  # noqa: PLC0415
+
+    path = config or Path("nightcrew.toml")
+    found = setup.survey(Path.cwd(), os.environ)
+    setup.write_config(found, path)
+    data = {"config": str(path.resolve()), "agents": dict(found.agents), "base": found.base}
+    names = ", ".join(" ".join(agent) for agent in found.agents) or "no agent on the PATH"
+    say(as_json, data, f'Wrote {path} ({names}). Read it, then: nightcrew doctor, nightcrew add "…", nightcrew up.')
+
+
+@click.command()
+@click.option("--no-agents", is_flag=True, help="Leave out the launch of each agent.")
+@as_json
+@click.pass_obj
+def doctor(config: Path | None, no_agents: bool, as_json: bool) -> None:
+    """Try everything a night needs for real: each agent is launched as a run would launch it."""
+    from nightcrew.doctor import examine  # noqa: PLC0415
+
+    app = App.load(config)
+    checks = asyncio.run(examine(app, agents=not no_agents))
+    failed = [c for c in checks if c["check"] == "FAIL"]
+    data = {"ok": not failed, "checks": checks}
+    say(as_json, data, lambda: table(checks, {"check": 4, "what": 18, "evidence": 40}))
+    sys.exit(1 if failed else 0)
+
+
+@click.command()
+@click.argument("title")
+@click.option("--body", default="", help="What is wanted, in Markdown; - reads standard input.")
+@click.option("--repo", default="", help="Which repository it is for.")
+@click.option("--label", "labels", multiple=True)
+@click.option("--priority", type=click.IntRange(1, 5), default=None, help="1 urgent to 4 low, 5 none.")
+@click.option("--blocked-by", "blockers", multiple=True, help="Tickets that must be done first.")
+@click.option("--board", default="", help="Which board (default: the first).")
+@as_json
+@click.pass_obj
+def add(
+    config: Path | None, title: str, body: str, repo: str, labels: tuple[str, ...], priority: int | None,
+    blockers: tuple[str, ...], board: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Add a ticket to the board; a running nightcrew starts it within a second."""
+    from nightcrew.errors import UsageError  # noqa: PLC0415
+
+    app = App.load(config)
+    text = sys.stdin.read() if body == "-" else body
+    wanted = {"repo": repo, "labels": list(labels), "priority": priority, "blocked_by": list(blockers)}
+    fields = {key: value for key, value in wanted.items() if value}
+    name = board or next(iter(app.boards))
+    if name not in app.boards:
+        raise UsageError(f"There is no board {name!r}.", hint=f"Known: {', '.join(app.boards)}.")
+    ticket = asyncio.run(app.boards[name].add(title, text, fields))
+    data = {"ticket": ticket.key, "id": ticket.id, "title": ticket.title, "url": ticket.url}
+    say(as_json, data, f"{ticket.key}: {ticket.title}")

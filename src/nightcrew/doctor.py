@@ -1,0 +1,154 @@
+"""`nightcrew doctor`: everything a night needs, tried for real. A check that passes has done the thing itself."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nightcrew import proc
+from nightcrew.app import App
+from nightcrew.core.model import Budget
+from nightcrew.core.outcome import Outcome
+from nightcrew.crew import INFRA, sentence
+from nightcrew.errors import ConfigError, UsageError
+from nightcrew.git import git
+from nightcrew.pipeline import read_ending
+from nightcrew.ports import Agent, Task
+from nightcrew.stages import session, workspace
+
+PROMPT = "Reply with the single word: ready. Do not use any tool and do not change any file.\n"
+LEAST_FREE = 2 << 30
+Check = dict[str, Any]
+
+
+async def examine(app: App, *, agents: bool = True) -> list[Check]:
+    """Every check in turn, as rows {check: ok|warn|FAIL, what, evidence, seconds}. Never raises for a failed one."""
+    checks = [
+        await _try("git", _git()),
+        await _try("state", _state(app)),
+        await _try("disk", _disk(app.config.state_dir)),
+        *[await _try(f"board {name}", _board(app, name)) for name in app.config.boards],
+        *[await _try(f"repo {repo.name}", _repo(app, repo.name)) for repo in app.config.repos],
+        *[row async for row in _workspaces(app)],
+    ]
+    if agents:
+        checks += [await _try(f"agent {name}", _agent(app, name)) for name in app.config.agents]
+    return checks
+
+
+async def _try(what: str, work: Awaitable[str]) -> Check:
+    began = time.monotonic()
+    try:
+        verdict, evidence = "ok", await work
+    except Warned as warning:
+        verdict, evidence = "warn", str(warning)
+    except INFRA as error:
+        verdict, evidence = "FAIL", sentence(error)
+    return {"check": verdict, "what": what, "evidence": evidence, "seconds": round(time.monotonic() - began, 2)}
+
+
+class Warned(Exception):
+    """Works, with something to know."""
+
+
+async def _git() -> str:
+    version = (await git("--version")).strip()
+    numbers = tuple(int(n) for n in version.split()[2].split(".")[:2])
+    if numbers < (2, 38):
+        raise UsageError(f"{version}: git 2.38 or newer is needed (merge-tree --write-tree).")
+    return version
+
+
+async def _state(app: App) -> str:
+    store = app.store
+    store.put("doctor", time.time())
+    up = app.running()
+    return f"{store.engine.dialect.name}, migration {store.version()}, crew {app.crew_id}" + (
+        f", up as {up}" if up else ""
+    )
+
+
+async def _disk(folder: Path) -> str:
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE:
+        raise Warned(f"only {free >> 20} MB free at {folder}")
+    return f"{free >> 30} GB free"
+
+
+async def _board(app: App, name: str) -> str:
+    scan = await app.boards[name].scan()
+    if scan.problems:
+        first = scan.problems[0]
+        raise Warned(
+            f"{len(scan.tickets)} tickets; {len(scan.problems)} cannot be read, first {first.where}: {first.message}"
+        )
+    return f"{len(scan.tickets)} tickets can be read"
+
+
+async def _repo(app: App, name: str) -> str:
+    repo, hub = app.repos[name], app.hubs[name]
+    await hub.ensure()
+    sha = await hub.fetch_base(repo.base)
+    pulls = await app.forges[repo.forge].list(repo)
+    if not repo.gates.commands:
+        raise Warned(
+            f"{repo.base} is at {sha[:12]}, but no gate commands are set: work is not tested before its pull request"
+        )
+    return f"{repo.base} is at {sha[:12]}, {len(pulls)} pull requests, {len(repo.gates.commands)} gate commands"
+
+
+async def _workspaces(app: App) -> AsyncIterator[Check]:
+    app.config.workspaces_dir.mkdir(parents=True, exist_ok=True)
+    chosen = app.config.workspace
+    proofs = await workspace.prove(app.config.workspaces_dir)
+    if chosen == "auto":
+        chosen = next((p.kind for p in proofs if p.works), "checkout")
+    for proof in proofs:
+        works = proof.works or proof.kind != chosen
+        evidence = f"{proof.evidence} ({proof.milliseconds:.0f} ms)" + (", used" if proof.kind == chosen else "")
+        yield {"check": ("ok" if proof.works else "warn") if works else "FAIL", "what": f"workspace {proof.kind}",
+               "evidence": evidence, "seconds": round(proof.milliseconds / 1000, 2)}  # fmt: skip
+
+
+async def _agent(app: App, name: str) -> str:
+    """Launch the agent exactly as a run does, in a scratch workspace of the first repository."""
+    agent, repo = app.agents[name], next(iter(app.config.repos))
+    hub, root, key = app.hubs[repo.name], app.config.workspaces_dir, f"doctor-{uuid.uuid4().hex[:8]}"
+    kind = app.config.workspace if app.config.workspace != "auto" else await workspace.choose(root)
+    await hub.ensure()
+    made = await workspace.ensure(hub, root, key, f"nightcrew/{key}", await hub.fetch_base(repo.base), kind=kind)
+    scratch = app.config.state_dir / "doctor" / key
+    try:
+        return await _launched(app, agent, made.path, scratch)
+    finally:
+        await workspace.discard(hub, root, made.path)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def _launched(app: App, agent: Agent, tree: Path, scratch: Path) -> str:
+    scratch.mkdir(parents=True)
+    task = Task(tree, PROMPT, scratch, str(uuid.uuid4()), model=agent.models[0] if agent.models else "")
+    launch = agent.launch(task)
+    budget = replace(Budget(), seconds=180.0, stall_seconds=120.0)
+    heard = await session.run_session(
+        launch, tree, proc.base_env(), f"{app.crew_id}:{scratch.name}:", scratch, budget, session.Live()
+    )
+    ending = read_ending(agent, heard, datetime.now().astimezone())
+    if ending.outcome is not Outcome.DONE:
+        raise ConfigError(f"{ending.outcome}: {ending.evidence}", hint=HINTS.get(ending.outcome, ""))
+    answer = f", said {ending.said[:40]!r}" if ending.said else ", said nothing"
+    return f"answered after {heard.seconds:.1f} s as {ending.model or 'its default model'}{answer}"
+
+
+HINTS: dict[Outcome, str] = {
+    Outcome.LOGGED_OUT: "Log in with the agent's own login command, then run `nightcrew doctor` again.",
+    Outcome.OUT_OF_CREDIT: "Add credit, or choose another agent in nightcrew.toml.",
+    Outcome.RATE_LIMITED: "The login works; the account is at its limit now.",
+    Outcome.MISCONFIGURED: "Correct the agent's table in nightcrew.toml.",
+}
