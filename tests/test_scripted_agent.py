@@ -19,6 +19,7 @@ from nightcrew.core.outcome import Claim, Ending, Finding, Outcome
 from nightcrew.ports import Task
 from nightcrew.testing import scripted_agent
 from tests.conftest import Repository
+from tests.proc.eyes import eventually
 
 PROMPT = "You are working alone, at night, on ticket {} in a private copy of the repository."
 
@@ -154,18 +155,18 @@ async def test_it_streams_at_the_pace_it_is_told(stage: Stage) -> None:
 async def test_it_hangs_in_silence_without_working_until_it_is_ended_with_its_daemons(stage: Stage, deaf: bool) -> None:
     agent = stage.write(once(*["deaf"] * deaf, {"daemon": 300}, {"say": "ready"}, "hang"))
     process = await stage.start(agent, "")
+    mark = process.handle.mark
     try:
         async with asyncio.timeout(10):
             async for batch in proc.lines(stage.folder / "out", process, poll=0.01):
                 if any(b"ready" in line for line in batch):
                     break
-        mark = process.handle.mark
-        assert any(left.command.startswith("sleep") for left in proc.leftovers(mark))
+        await eventually(lambda: any(left.command.startswith("sleep") for left in proc.leftovers(mark)))
         used = proc.signs(process.handle).cpu_seconds
         assert await process.wait(0.2) is None
         assert proc.signs(process.handle).cpu_seconds - used < 0.1
     finally:
-        assert await proc.end(process, grace=0.2) == 0
+        assert await proc.end(process, grace=0.2 if deaf else 10) == 0
     assert process.returncode == (-9 if deaf else -15)
     assert proc.leftovers(mark) == []
 

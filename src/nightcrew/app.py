@@ -190,7 +190,7 @@ class App:
         wake = self.config.state_dir / "wake"
         wake.mkdir(parents=True, exist_ok=True)
         paths = [wake, *(p for board in self.boards.values() for p in board.watched() if p.is_dir())]
-        async for _ in awatch(*paths, debounce=60, step=20, rust_timeout=60_000, yield_on_timeout=False):
+        async for _ in awatch(*paths, debounce=60, step=20, rust_timeout=1000):
             director.wake(scan=True)
 
 

@@ -50,6 +50,7 @@ class Director:
         self.not_again_before: dict[str, datetime] = {}
         self.stopping = ""
         self._wake = asyncio.Event()
+        self._changed = False
 
     def wake(self, *, scan: bool = False) -> None:
         """Look again now; with `scan`, at the board and the pull requests too."""
@@ -72,19 +73,21 @@ class Director:
             view = await self.tick()
             if self.stopping and not view.attempts:
                 break
+            if self._changed:
+                continue  # what was done may allow more: an adopted ticket starts in the next tick
             if not self.stopping and not self._wake.is_set() and done(view) and not self.background:
                 break
             await self._nap(view)
         await asyncio.gather(*self.background.values(), return_exceptions=True)
 
     async def tick(self) -> View:
-        """One round; returns the view after it. A fault of one action stops no other."""
+        """One round; returns what it saw. A fault of one action stops no other."""
         try:
             view = await self.observe()
-            actions = decide(view, self.crew.now(), self.crew.policy)
-            for action in actions:
+            self._changed = False
+            for action in decide(view, self.crew.now(), self.crew.policy):
                 await self._safely(self.perform(action), getattr(action, "run", None))
-            return await self.observe() if actions else view
+            return view
         except NightcrewError as error:
             log.error("tick.failed", extra={"error": error.sentence()})
             return View(paused=True, attempts=(), busy=frozenset({"fault"}))
@@ -92,6 +95,7 @@ class Director:
     async def _safely(self, work: Awaitable[None], run: Run | None) -> None:
         try:
             await work
+            self._changed = True
         except (NightcrewError, OSError) as error:
             log.error("action.failed", extra={"ticket": run.key if run else "", "error": str(error)})
 

@@ -1,4 +1,4 @@
-"""One attempt, top to bottom: prepare -> session -> collect -> gates -> publish -> record. Each stage a durable step."""
+"""One attempt, top to bottom: prepare -> session -> gates -> publish -> record. Each stage is a durable step."""
 
 from __future__ import annotations
 

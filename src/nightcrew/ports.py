@@ -1,4 +1,4 @@
-"""What nightcrew asks of the outside, in our words. A contract suite in `nightcrew.testing.contracts` holds each port."""
+"""What nightcrew asks of the outside, in our words; each port is held by a suite in `nightcrew.testing.contracts`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Board(Protocol):
         """These tickets as they are now, in any state; those that left the board are left out."""
 
     async def move(self, ticket_id: str, state: TicketState, note: str = "", link: str = "") -> None:
-        """Show `state`, one progress note and the pull request's link on the ticket. Doing it twice is doing it once."""
+        """Show `state`, one progress note and the pull request's link. Doing it twice is doing it once."""
 
     async def add(self, title: str, body: str = "", fields: Mapping[str, object] | None = None) -> Ticket:
         """Make a ticket; the board gives the id unless `fields` has one. Never overwrites a ticket that exists."""

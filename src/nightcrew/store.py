@@ -1,7 +1,7 @@
 """The one file of SQL over our own tables: runs, attempts, lanes, claims of patches, orders, and append-only events.
 
-SQLite in the state directory or PostgreSQL by URL, one code path. Calls are short and synchronous; every state change is
-one transaction, fenced by `runs.fence` (I6).
+SQLite in the state directory or PostgreSQL by URL, one code path. Calls are short and synchronous; every change of
+state is one transaction, fenced by `runs.fence` (I6).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ metadata = sa.MetaData()
 T = TypeVar("T")
 
 _KINDS: dict[str, Any] = {"int": sa.Integer, "float": sa.Float, "float | None": sa.Float, "bool": sa.Boolean,
-                          "str": sa.Text, "RunState": sa.Text, "LaneState": sa.Text, "datetime | None": sa.Text}  # fmt: skip
+                          "str": sa.Text, "RunState": sa.Text, "LaneState": sa.Text,
+                          "datetime | None": sa.Text}  # fmt: skip
 
 
 def _columns(kind: type, keys: tuple[str, ...]) -> list[sa.Column[Any]]:
@@ -41,7 +42,8 @@ lanes = sa.Table("lanes", metadata, *_columns(Lane, ("name",)))
 events = sa.Table(
     "events", metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True), sa.Column("at", sa.Text, nullable=False),
-    sa.Column("run_id", sa.Text, nullable=False), sa.Column("kind", sa.Text, nullable=False), sa.Column("data", sa.JSON),
+    sa.Column("run_id", sa.Text, nullable=False), sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("data", sa.JSON),
 )  # fmt: skip
 problems = sa.Table(
     "problems", metadata, sa.Column("place", sa.Text, primary_key=True), sa.Column("message", sa.Text, nullable=False)

@@ -76,7 +76,8 @@ def test_a_clock_time_without_a_zone_is_in_the_zone_of_now() -> None:
 
 def test_epochs_come_in_seconds_or_milliseconds_and_nonsense_is_refused() -> None:
     assert reading.reset_from_epoch(1795357799, NOW) == reading.reset_from_epoch(1795357799000, NOW) == 1795357799
-    for wrong in (0, -1, 10**30, float("nan"), float("inf"), True, None, "1795357799", [], 2**5000):
+    nonsense: tuple[object, ...] = (0, -1, 10**30, float("nan"), float("inf"), True, None, "1795357799", [], 2**5000)
+    for wrong in nonsense:
         assert reading.reset_from_epoch(wrong, NOW) is None
 
 

@@ -15,7 +15,7 @@ from nightcrew.core.outcome import Outcome
 from nightcrew.ports import Launch, Progress
 
 AFTER_LAST_WORD = 10.0
-"""Seconds an agent may live on after it said all it will say (claude outlives its `result` through background tasks)."""
+"""Seconds an agent may live on after its last word (claude outlives its `result` through background tasks)."""
 LOOK_EVERY = 0.5
 
 
@@ -69,26 +69,27 @@ async def run_session(
         launch.argv, cwd=cwd, env={**env, **launch.env}, mark=mark, stdout=folder / "stdout", stderr=folder / "stderr",
         stdin=stdin, two_way=launch.two_way, rc=folder / "rc",
     )  # fmt: skip
-    (folder / "handle.json").write_text(process.handle.to_json())
-    if launch.two_way:
-        process.write(opening)
     watch = asyncio.create_task(_watch(process, folder, budget, live))
     try:
+        (folder / "handle.json").write_text(process.handle.to_json())
+        if launch.two_way:
+            process.write(opening)
         await _hear(process, launch, folder, live)
         code = await process.wait(timeout=0)
     finally:
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
-        survivors = await _end(process, live)
+        survivors = await _end(process)
     return Heard(
         code if code is not None else process.returncode, folder / "stdout", folder / "stderr",
         time.monotonic() - live.started, live.outcome, live.why, survivors, live.progress.lines,
     )  # fmt: skip
 
 
-async def _end(process: proc.Process, live: Live) -> int:
-    left = max(len(proc.leftovers(process.handle.mark)) - 1, 0) if not live.asked else 0
+async def _end(process: proc.Process) -> int:
+    """End everything; how many processes the agent had left behind when it ended by itself."""
+    left = 0 if process.returncode is None else len(proc.leftovers(process.handle.mark))
     await proc.end(process, grace=5.0 if process.returncode is None else 0.0)
     return left
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -218,7 +219,9 @@ class Endpoint:
             return web.json_response(self._dialect.error(wrong, 0), status=404)
         step = run.take(str(body.get("model", "")), time.time())
         self._note(request, body, step.kind)
-        return await self._play(request, step, body, int(run.since + step.limits.resets_in) if step.limits else 0)
+        # Rounded up: who waits for the reset must not come while the limit still `lasts`.
+        reset = ceil(run.since + step.limits.resets_in) if step.limits else 0
+        return await self._play(request, step, body, reset)
 
     def _run(self, request: web.Request, body: Json) -> Run | None:
         script, name = request.match_info["script"], request.match_info["run"]

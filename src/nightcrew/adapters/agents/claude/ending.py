@@ -182,7 +182,7 @@ def _done(heard: Heard, result: Event) -> Ending:
     structured = result.get("structured_output")
     claims = claims_in(heard.said)
     if claims:
-        return Ending(Outcome.BLOCKED, f"the last message claims to be blocked: {claims[0].reason}", claims=claims)
+        return Ending(Outcome.BLOCKED, f"the last message claims a block{_quoted(claims[0].reason)}", claims=claims)
     refused = result.get("permission_denials")
     denied = sorted({as_text(as_dict(item).get("tool_name")) for item in refused} if isinstance(refused, list) else ())
     told = f"result.is_error=false, num_turns={as_count(result.get('num_turns'))}"

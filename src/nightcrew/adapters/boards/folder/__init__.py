@@ -179,7 +179,7 @@ class FolderBoard:
         return raw, status
 
     def _parse(self, text: str, name: str) -> Ticket:
-        return parse(text, self.name, name[: -len(".md")], self._meaning)
+        return replace(parse(text, self.name, name[: -len(".md")], self._meaning), url=str(self.folder / name))
 
     def _meaning(self, word: str) -> TicketState:
         return self._means.get(_plain(word), TicketState.OTHER)
@@ -264,8 +264,8 @@ class FolderBoard:
             if not title or ticket.id != name or len(raw) > LARGEST:
                 raise Unreadable(1, f"a ticket has a title, an id of one line, and at most {LARGEST >> 20} MiB.")
             with self._written(raw) as temporary:
-                self._link(temporary, f"{_file_safe(name)}-{safe_name(title)}")
-        return ticket
+                path = self._link(temporary, f"{_file_safe(name)}-{safe_name(title)}")
+        return replace(ticket, url=str(path))
 
     def _taken(self) -> set[str]:
         """Every id, also those of files that cannot be read now (told by their names)."""
@@ -276,7 +276,7 @@ class FolderBoard:
         numbers = (re.match(rf"{re.escape(self.settings.prefix)}-(\d{{1,18}})(?!\d)", word, re.I) for word in taken)
         return f"{self.settings.prefix}-{max((int(m[1]) for m in numbers if m), default=0) + 1}"
 
-    def _link(self, temporary: Path, stem: str) -> None:
+    def _link(self, temporary: Path, stem: str) -> Path:
         """Give the file its name. A link, unlike a rename, never replaces a file that is there."""
         for number in range(1, TRIES):
             name = f"{stem}-{number}.md" if number > 1 else f"{stem}.md"
@@ -284,7 +284,7 @@ class FolderBoard:
                 raise Unreadable(1, f"[board] ignore leaves {name} out.")
             with suppress(FileExistsError):
                 os.link(temporary, self.folder / name)
-                return
+                return self.folder / name
         raise FileExistsError(17, "all its names are taken")
 
 
@@ -317,7 +317,7 @@ def _plain(word: str) -> str:
 
 def _means(states: Mapping[str, TicketState], writes: Mapping[TicketState, str]) -> dict[str, TicketState]:
     """Board word -> our state. What is written must be read back as the same, or a move would never be seen as done."""
-    means = MEANS | {_plain(word): state for state, word in writes.items()}
+    means = {_plain(word): state for state, word in writes.items()} | MEANS
     means |= {_plain(word): state for word, state in states.items()}
     for state, word in writes.items():
         if means[_plain(word)] is not state:

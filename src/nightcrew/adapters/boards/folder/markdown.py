@@ -217,8 +217,12 @@ def _one_line(text: str) -> str:
 def _own(text: str) -> tuple[str, str]:
     """The note and the link that are shown now."""
     node = _fields(_split(text).front).get("nightcrew")
-    own = {str(k.value): v.value for k, v in node.value} if isinstance(node, yaml.MappingNode) else {}
-    return own.get("note", ""), own.get("link", "")
+    return _own_value(node, "note"), _own_value(node, "link")
+
+
+def _own_value(node: yaml.Node | None, key: str) -> str:
+    values = {str(k.value): v.value for k, v in node.value} if isinstance(node, yaml.MappingNode) else {}
+    return str(values.get(key, ""))
 
 
 def _edited(front: str, newline: str, progress: Progress) -> str:
@@ -231,7 +235,7 @@ def _edited(front: str, newline: str, progress: Progress) -> str:
     if not isinstance(node, yaml.MappingNode) or node.flow_style or not node.value:
         raise Unreadable(_line(node), "`nightcrew` is not written as lines.")
     for key, value in (("link", progress.link), ("note", progress.note)):
-        if value or key == "note":
+        if value or (key == "note" and _own_value(node, key)):
             front = _put_own(front, newline, key, _quoted(value))
     return front
 
@@ -269,7 +273,7 @@ def _styled(word: str, style: str | None) -> str:
     """The word as a YAML value, quoted as it was before."""
     if style == "'":
         return "'" + word.replace("'", "''") + "'"
-    plain = style is None and _PLAIN.match(word) and isinstance(yaml.load(word, Loader=yaml.CSafeLoader), str)
+    plain = not style and _PLAIN.match(word) and isinstance(yaml.load(word, Loader=yaml.CSafeLoader), str)
     return word if plain else _quoted(word)
 
 

@@ -1,0 +1,203 @@
+"""The decision over worlds nobody thought of, and the few rules worth a sentence each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightcrew.core.model import (
+    Attempt,
+    Lane,
+    LaneState,
+    Policy,
+    PullRequest,
+    Repo,
+    Run,
+    RunState,
+    Ticket,
+    TicketState,
+)
+from nightcrew.core.schedule import (
+    IN_SESSION,
+    SHOWN,
+    Adopt,
+    Clean,
+    Follow,
+    Reopen,
+    Settle,
+    Show,
+    Start,
+    Stop,
+    View,
+    decide,
+)
+
+NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+POLICY = Policy()
+REPOS = (Repo("one", "/one"), Repo("two", "/two", max_running=1))
+TICKET = Ticket("b", "1", "K-1", "a title", repo="one")
+RUN = Run("b:1", "b", "1", "K-1", "a title", repo="one", branch="nightcrew/k-1", shown="open", created_at=NOW)
+VIEW = View(tickets=(TICKET,), runs=(RUN,), repos=REPOS, agents=("claude", "codex"),
+            ladders={"claude": ("sonnet", "opus"), "codex": ()})  # fmt: skip
+
+
+def only(kind: type, view: View, policy: Policy = POLICY) -> list:
+    return [a for a in decide(view, NOW, policy) if isinstance(a, kind)]
+
+
+def test_a_new_ticket_is_adopted_with_its_route():
+    assert only(Adopt, replace(VIEW, runs=()))[0].repo == "one"
+
+
+def test_a_ticket_no_rule_knows_is_shown_and_never_run():
+    view = replace(VIEW, tickets=(replace(TICKET, repo="", title="?"),), runs=())
+    assert [a.repo for a in only(Adopt, view)] == [""]
+    assert not only(Start, replace(view, runs=(replace(RUN, state=RunState.UNROUTED),)))
+
+
+def test_a_ticket_that_is_not_open_is_not_adopted():
+    for state in set(TicketState) - {TicketState.OPEN}:
+        assert not only(Adopt, replace(VIEW, tickets=(replace(TICKET, state=state),), runs=()))
+
+
+def test_the_ladder_decides_the_model_and_a_label_overrides_it():
+    assert only(Start, VIEW)[0].model == "sonnet"
+    assert only(Start, replace(VIEW, runs=(replace(RUN, level=7),)))[0].model == "opus"
+    assert only(Start, replace(VIEW, runs=(replace(RUN, labels=("model:haiku",)),)))[0].model == "haiku"
+
+
+def test_a_limited_lane_is_left_alone_and_another_one_taken_at_once():
+    parked = Lane("claude", LaneState.LIMITED, NOW + timedelta(hours=1))
+    assert only(Start, replace(VIEW, lanes={"claude": parked}))[0].agent == "codex"
+    assert not only(Start, replace(VIEW, lanes={"claude": parked}, agents=("claude",)))
+    assert only(Start, replace(VIEW, lanes={"claude": replace(parked, until=NOW)}))[0].agent == "claude"
+
+
+def test_a_session_is_resumed_only_by_the_agent_that_had_it():
+    view = replace(VIEW, runs=(replace(RUN, session_id="s", agent="codex"),))
+    assert (only(Start, view)[0].agent, only(Start, view)[0].resume) == ("codex", True)
+    moved = only(Start, replace(view, lanes={"codex": Lane("codex", LaneState.OUT)}))[0]
+    assert (moved.agent, moved.resume) == ("claude", False)
+
+
+def test_after_an_overload_one_attempt_goes_first():
+    runs = tuple(replace(RUN, id=f"b:{n}", ticket_id=str(n), key=f"K-{n}") for n in range(4))
+    shaken = {"claude": Lane("claude", LaneState.OVERLOADED, NOW)}
+    assert len(only(Start, replace(VIEW, runs=runs, lanes=shaken, agents=("claude",)))) == 1
+
+
+def test_a_blocked_ticket_waits_for_its_blocker():
+    view = replace(VIEW, runs=(replace(RUN, blocked_by=("K-0",)),), tickets=(replace(TICKET, blocked_by=("K-0",)),))
+    assert not only(Start, view)
+    assert only(Start, replace(view, finished=frozenset({"K-0"})))
+
+
+def test_a_ticket_a_person_closed_is_stopped_and_one_we_moved_ourselves_is_not():
+    closed = replace(VIEW, tickets=(replace(TICKET, state=TicketState.CLOSED),))
+    assert only(Stop, closed)
+    ours = replace(closed, runs=(replace(RUN, shown="closed"),))
+    assert not only(Stop, ours)
+    assert only(Stop, replace(VIEW, tickets=(), gone=frozenset({"1"})))
+
+
+def test_a_ticket_moved_back_is_worked_again():
+    failed = replace(RUN, state=RunState.FAILED, shown="failed")
+    assert only(Reopen, replace(VIEW, runs=(failed,)))
+    assert not only(Reopen, replace(VIEW, runs=(replace(failed, shown="in_progress"),)))
+
+
+def test_a_pull_request_is_followed():
+    review = replace(RUN, state=RunState.IN_REVIEW, pull_request=4, shown="review")
+    pull = PullRequest("one", 4, RUN.branch, "main", "t", "b")
+    assert not only(Follow, replace(VIEW, runs=(review,), pulls={("one", RUN.branch): pull}))
+    for change in ({"state": "merged"}, {"state": "closed"}, {"changes_requested": "no"}):
+        assert only(Follow, replace(VIEW, runs=(review,), pulls={("one", RUN.branch): replace(pull, **change)}))
+
+
+def test_a_workspace_is_cleaned_when_nobody_needs_it_and_no_start_meets_a_cleaning():
+    assert only(Clean, replace(VIEW, runs=(replace(RUN, state=RunState.IN_REVIEW, workspace="/w"),)))
+    assert not only(Clean, replace(VIEW, runs=(replace(RUN, workspace="/w"),)))
+    assert not only(Start, replace(VIEW, cleaning=frozenset({RUN.id})))
+
+
+def test_an_ended_attempt_is_settled_before_anything_starts():
+    attempt = Attempt(RUN.id, 1, "claude", "", "", False, 0, phase="ended", outcome="crashed")
+    view = replace(VIEW, runs=(replace(RUN, state=RunState.WORKING),), attempts=(attempt,))
+    assert only(Settle, view)
+    assert not only(Start, view)
+
+
+def test_pausing_starts_nothing_and_still_settles():
+    attempt = Attempt(RUN.id, 1, "claude", "", "", False, 0, phase="ended", outcome="done")
+    view = replace(VIEW, runs=(replace(RUN, state=RunState.WORKING),), attempts=(attempt,), paused=True)
+    assert only(Settle, view)
+    assert not only(Start, replace(VIEW, paused=True))
+
+
+runs = st.builds(
+    lambda n, state, repo, priority, later, level, session, blocked: replace(
+        RUN, id=f"b:{n}", ticket_id=str(n), key=f"K-{n}", state=state, repo=repo, priority=priority, level=level,
+        not_before=NOW + timedelta(seconds=later) if later else None, session_id=session,
+        agent="claude" if session else "",
+        blocked_by=("x",) if blocked else (),
+    ),
+    st.integers(1, 30), st.sampled_from(list(RunState)), st.sampled_from(["one", "two", "gone"]), st.integers(1, 5),
+    st.integers(-5, 5), st.integers(0, 5), st.sampled_from(["", "s"]), st.booleans(),
+)  # fmt: skip
+lanes = st.builds(
+    Lane, st.just("claude"), st.sampled_from(list(LaneState)), st.sampled_from([None, NOW, NOW + timedelta(1)])
+)
+
+
+@st.composite
+def views(draw):
+    found = {r.id: r for r in draw(st.lists(runs, max_size=12))}
+    phases = st.sampled_from(["starting", "preparing", "session", "gates", "publish", "ended"])
+    attempts = tuple(
+        Attempt(r.id, 1, draw(st.sampled_from(["claude", "codex"])), "", "", False, r.fence, draw(phases), "", "crashed")
+        for r in found.values() if r.state is RunState.WORKING
+    )  # fmt: skip
+    tickets = tuple(
+        replace(TICKET, id=r.ticket_id, key=r.key, state=draw(st.sampled_from(list(TicketState))))
+        for r in found.values()
+    )
+    return replace(
+        VIEW, runs=tuple(found.values()), tickets=tickets, attempts=attempts, lanes={"claude": draw(lanes)},
+        finished=frozenset(draw(st.sampled_from([(), ("x",)]))),
+    )  # fmt: skip
+
+
+@given(views(), st.integers(1, 8))
+def test_scheduling_never_overfills_never_doubles_and_never_starts_what_must_not_run(view, most):
+    actions = decide(view, NOW, Policy(max_running=most))
+    starts = [a for a in actions if isinstance(a, Start)]
+    holding = [a for a in view.attempts if a.phase in IN_SESSION]
+    assert len({s.run.id for s in starts}) == len(starts)
+    assert len(starts) + len(holding) <= max(most, len(holding))
+    for start in starts:
+        assert start.run.state is RunState.QUEUED
+        assert start.run.not_before is None or start.run.not_before <= NOW
+        assert start.run.repo in ("one", "two")
+        assert view.lanes.get(start.agent, Lane(start.agent)).state is not LaneState.OUT
+        assert not start.run.blocked_by or "x" in view.finished
+    in_two = [r for r in view.runs if r.repo == "two" and any(a.run_id == r.id for a in holding)]
+    assert len(in_two) + sum(s.run.repo == "two" for s in starts) <= max(1, len(in_two))
+
+
+@given(views())
+def test_the_same_view_gives_the_same_answer_and_what_is_stopped_is_not_started(view):
+    actions = decide(view, NOW, Policy())
+    assert actions == decide(view, NOW, Policy())
+    stopped = {a.run.id for a in actions if isinstance(a, Stop | Settle | Reopen)}
+    assert not stopped & {a.run.id for a in actions if isinstance(a, Start)}
+
+
+@given(views())
+def test_the_board_is_told_only_what_it_does_not_show(view):
+    for action in decide(view, NOW, Policy()):
+        if isinstance(action, Show):
+            assert action.run.shown != action.state
+            assert action.state in SHOWN.values()
