@@ -208,7 +208,7 @@ def running_pid(lock: Path) -> int:
 
 
 def adapter(port: str, kind: str) -> Callable[..., Any]:
-    """The adapter of that kind, found by entry point as a stranger's would be. Raises ConfigError when there is none."""
+    """The adapter of that kind, found by entry point, ours and a stranger's alike. Raises ConfigError for none."""
     found = {point.name: point for point in entry_points(group=f"nightcrew.{port}")}
     if kind not in found:
         raise ConfigError(

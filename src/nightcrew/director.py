@@ -32,6 +32,7 @@ from nightcrew.ports import Scan
 log = logging.getLogger("nightcrew.director")
 RETRY_AFTER = timedelta(seconds=30)
 LONGEST_NAP = 30.0
+SHOWN = {state.value: shown.value for state, shown in schedule.SHOWN.items()}
 
 
 class Director:
@@ -122,10 +123,11 @@ class Director:
         now = self.crew.now()
         waiting = {run_id for run_id, at in self.not_again_before.items() if at > now}
         return View(
-            tickets=tickets, runs=tuple(store.watched(ids, {s.value: t.value for s, t in schedule.SHOWN.items()})), attempts=tuple(store.open_attempts()),
+            tickets=tickets, runs=tuple(store.watched(ids, SHOWN)), attempts=tuple(store.open_attempts()),
             pulls=self.pulls, lanes=store.lanes(), ladders={n: a.models for n, a in self.crew.agents.items()},
             repos=tuple(self.crew.repos.values()), agents=self.crew.order, finished=self.finished, gone=self.gone,
-            paused=bool(store.get("paused", False)) or bool(self.stopping), busy=frozenset({*self.background, *waiting}),
+            paused=bool(store.get("paused", False)) or bool(self.stopping),
+            busy=frozenset({*self.background, *waiting}),
             cleaning=frozenset(self.cleaning),
         )  # fmt: skip
 
@@ -141,7 +143,7 @@ class Director:
                 problems[problem.where] = problem.message
         store.set_problems(problems)
         store.put("scanned_at", self.crew.now())
-        active = [r for r in store.runs(ended=False)]
+        active = store.runs(ended=False)
         await self._look_up(active, bool(problems))
         await self._look_at_pulls(active)
 

@@ -116,7 +116,8 @@ class AttemptRun:
         if published.outcome:
             return self._ended(Outcome(published.outcome), published.problem, stage="publish")
         return replace(
-            self._ended(Outcome.DONE, "all gates passed", stage="publish"), pull_request=published.number, url=published.url,
+            self._ended(Outcome.DONE, "all gates passed", stage="publish"),
+            pull_request=published.number, url=published.url,
             patch_id=published.patch_id, duplicate_of=published.duplicate_of,
         )  # fmt: skip
 
@@ -264,7 +265,8 @@ class AttemptRun:
     def _note(self, ending: Ending) -> None:
         pad = self._workpad()
         pad.parent.mkdir(parents=True, exist_ok=True)
-        words = f"## Attempt {self.number} ({self.attempt.agent} {self.attempt.model})\n\n{ending.outcome}: {ending.evidence[:1500]}"
+        who = f"{self.attempt.agent} {self.attempt.model}".strip()
+        words = f"## Attempt {self.number} ({who})\n\n{ending.outcome}: {ending.evidence[:1500]}"
         said = f"\n\nIts last words:\n\n{ending.said[:3000]}" if ending.said else ""
         with pad.open("a", encoding="utf-8", errors="replace") as file:
             file.write(f"{words}{said}\n\n")
@@ -307,7 +309,8 @@ class AttemptRun:
             rounds = sum(not g.passed and g.gate == "review" for a in self._attempts() for g in a.gates)
             return await gates.review(self._reviewer(prepared), await self._ticket(), diff, rounds, repo.gates)
 
-        return await gates.run_all(repo.gates.order, {
+        order = [gate for gate in repo.gates.order if gate != "review" or repo.gates.review]
+        return await gates.run_all(order, {
             "changed": lambda: gates.changed(hub, base_sha, head, taken),
             "scope": lambda: gates.scope(hub, base_sha, head, repo.gates),
             "commands": commands, "review": review,

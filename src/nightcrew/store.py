@@ -302,7 +302,8 @@ class Store:
 
     def problems(self) -> dict[str, str]:
         with self.begin() as c:
-            return dict(c.execute(sa.select(problems.c.place, problems.c.message).order_by(problems.c.place)).tuples())
+            query = sa.select(problems.c.place, problems.c.message).order_by(problems.c.place)
+            return dict(c.execute(query).tuples().all())
 
     def order(self, kind: str, run_id: str = "") -> None:
         """Leave an order for the director: stop, retry, pause, resume."""

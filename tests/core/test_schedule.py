@@ -157,7 +157,7 @@ def views(draw):
     found = {r.id: r for r in draw(st.lists(runs, max_size=12))}
     phases = st.sampled_from(["starting", "preparing", "session", "gates", "publish", "ended"])
     attempts = tuple(
-        Attempt(r.id, 1, draw(st.sampled_from(["claude", "codex"])), "", "", False, r.fence, draw(phases), "", "crashed")
+        Attempt(r.id, 1, draw(st.sampled_from(["claude", "codex"])), "", "", False, r.fence, draw(phases), "", "done")
         for r in found.values() if r.state is RunState.WORKING
     )  # fmt: skip
     tickets = tuple(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import shlex
 import shutil
 import sys
 import tempfile
@@ -39,7 +38,7 @@ AGENTS = ("scripted", "claude", "codex")
 )
 @as_json
 def demo(agent: str, once: bool, folder: Path | None, as_json: bool) -> None:
-    """Play a small night: three repositories, eight tickets, real commits and pull requests. Nothing leaves the machine."""
+    """Play a small night: three repositories, eight tickets, real commits. Nothing leaves the machine."""
     sys.exit(play(agent, once=once, folder=folder, as_json=as_json))
 
 
@@ -94,18 +93,17 @@ async def _repository(folder: Path, files: dict[str, str]) -> None:
 
 
 def _config(agent: str, script: Path) -> str:
-    python = shlex.quote(sys.executable)
     command = json.dumps([sys.executable, "-m", "nightcrew.testing.scripted_agent", str(script)])
     lane = {"scripted": f'[agents.scripted]\nkind = "command"\ncommand = {command}\nmodels = ["small", "large"]\n'}
     repos = "".join(
         f'[[repos]]\nname = "{name}"\npath = "{name}"\nbase = "main"\nkeywords = ["{name}"]\n'
-        f"[repos.gates]\ncommands = [{json.dumps(f'{python} -m unittest -q')}]\ntimeout = 60\n\n"
+        f"[repos.gates]\ncommands = ["python3 -m unittest -q"]\ntimeout = 60\n\n"
         for name in REPOS
     )
     limits = "[limits]\nmax_running = 4\nbackoff_base = 1\nreset_grace = 0.2\n\n[limits.attempt]\nstall_seconds = 3\n\n"
     if agent != "scripted":
         limits = "[limits]\nmax_running = 2\n\n"
-    return f'[board]\nkind = "folder"\npath = "tickets"\n\n{limits}{lane.get(agent, f"[agents.{agent}]{chr(10)}")}\n{repos}'
+    return f'[board]\nkind = "folder"\npath = "tickets"\n\n{limits}{lane.get(agent, f"[agents.{agent}]")}\n\n{repos}'
 
 
 def _introduce(agent: str, home: Path, as_json: bool) -> None:

@@ -155,7 +155,7 @@ TOTAL = [
     _test("shop", "total", "total([100, 250])", "350"), TRY, _use(12_000), {"commit": "Add up the prices"},
 ]  # fmt: skip
 TITLES = [
-    _edit("notes.py", "    return []\n", '    return [line[2:] for line in text.splitlines() if line.startswith("# ")]\n'),
+    _edit("notes.py", "    return []", '    return [line[2:] for line in text.splitlines() if line.startswith("# ")]'),
     _test("notes", "titles", 'titles("# A\\nb\\n# C")', '["A", "C"]'), TRY, _use(14_000), {"commit": "List the titles"},
 ]  # fmt: skip
 WORDS = [

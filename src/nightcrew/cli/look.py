@@ -80,13 +80,15 @@ def show(config: Path | None, ticket: str, as_json: bool) -> None:
     attempts = [attempt_row(a) for a in app.store.attempts_of(run.id)]
     row = status_rows([run], app.store.open_attempts(), app.store.lanes(), datetime.now(UTC))[0]
     data = {**row, "reason": run.reason, "branch": run.branch, "duplicate_of": run.duplicate_of or None,
-            "workspace": run.workspace or None, "attempts_list": attempts, "events": app.store.events(run.id)}  # fmt: skip
+            "workspace": run.workspace or None, "attempts_list": attempts,
+            "events": app.store.events(run.id)}  # fmt: skip
     say(as_json, data, lambda: _show_text(run, row, attempts))
 
 
 def _show_text(run: Run, row: dict[str, Any], attempts: list[dict[str, Any]]) -> str:
     lines = [click.style(f"{run.key}: {plain(run.title, 100)}", bold=True),
-             f"{run.state}: {row['doing'] or run.reason}", f"repository {run.repo or 'unknown'}, branch {run.branch}"]  # fmt: skip
+             f"{run.state}: {row['doing'] or run.reason}",
+             f"repository {run.repo or 'unknown'}, branch {run.branch}"]  # fmt: skip
     if run.pull_request:
         lines.append(f"pull request #{run.pull_request} {run.url}")
     for a in attempts:

@@ -168,29 +168,29 @@ async def _rescued(app: App) -> list[dict[str, Any]]:
         if not hub.path.exists():
             continue
         for kept in await workspace.rescues(hub):
-            rows.append({"repo": name, "ticket": names.get(kept.ticket, kept.ticket), "attempt": int(kept.attempt) if kept.attempt.isdigit() else 0,
+            rows.append({"repo": name, "ticket": names.get(kept.ticket, kept.ticket), "attempt": kept.attempt,
                          "sha": kept.sha, "subject": kept.subject, "at": kept.date, "ref": kept.ref})  # fmt: skip
     return rows
 
 
 @rescue.command()
 @click.argument("ticket")
-@click.option("--attempt", type=int, default=0, help="Which one (default: the newest).")
+@click.option("--attempt", default="", help="Which one (default: the newest).")
 @as_json
 @click.pass_obj
-def restore(config: Path | None, ticket: str, attempt: int, as_json: bool) -> None:
+def restore(config: Path | None, ticket: str, attempt: str, as_json: bool) -> None:
     """Bring rescued work back as a branch in your repository."""
     app = App.load(config)
     data = asyncio.run(_restore(app, ticket, attempt))
     say(as_json, data, f"{data['sha'][:12]} is now branch {data['branch']} in {data['repo']}.")
 
 
-async def _restore(app: App, ticket: str, attempt: int) -> dict[str, Any]:
+async def _restore(app: App, ticket: str, attempt: str) -> dict[str, Any]:
     from nightcrew.stages import workspace  # noqa: PLC0415
 
-    rows = [r for r in await _rescued(app) if r["ticket"].lower() == ticket.lower() and attempt in (0, r["attempt"])]
+    rows = [r for r in await _rescued(app) if r["ticket"].lower() == ticket.lower() and attempt in ("", r["attempt"])]
     if not rows:
         raise UsageError(f"Nothing was rescued for {ticket}.", hint="`nightcrew rescue list` shows what there is.")
-    kept = max(rows, key=lambda r: int(r["attempt"]))
+    kept = rows[0]  # the newest
     branch = await workspace.restore(app.hubs[kept["repo"]], kept["ref"])
     return {"repo": kept["repo"], "branch": branch, "sha": kept["sha"], "ticket": kept["ticket"]}

@@ -40,7 +40,7 @@ def settle(run: Run, ended: Attempt, policy: Policy, now: datetime, jitter: floa
         return _published(run, ended)
     if RULES[outcome].consumes is not Consumes.NO and run.consumed >= policy.max_attempts:
         return replace(run, state=S.FAILED, session_id="", feedback=ended.evidence, pending_head="",
-                       reason=f"gave up after {run.consumed} attempts; the last: {first_line(ended.evidence)}")  # fmt: skip
+                       reason=f"gave up after {run.consumed} attempts; {first_line(ended.evidence)}")  # fmt: skip
     return _next(run, ended, outcome, policy, now, jitter)
 
 

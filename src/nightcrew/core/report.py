@@ -29,7 +29,7 @@ def pull_request_body(
     total = sum((a.usage for a in attempts), Usage())
     parts = [
         MARKER.format(run=plain(run.id, 200).replace("-->", "")),
-        f"## What was asked\n\n{quoted(f'{ticket.key}: {ticket.title}' + (chr(10) * 2 + ticket.body if ticket.body else ''))}",
+        f"## What was asked\n\n{quoted(f'{ticket.key}: {ticket.title}' + chr(10) * 2 + ticket.body)}",
         "## What was done\n\n" + ("\n".join(f"- {plain(c, 200)}" for c in commits) or "- no commits"),
         "## Gates\n\n" + gates_table(gates),
         "## Attempts\n\n" + attempts_table(attempts),
@@ -77,18 +77,23 @@ def night_report(runs: Sequence[Run], attempts: Sequence[Attempt], since: dateti
     outcomes = Counter(a.outcome or a.phase for a in attempts)
     lines = [
         f"# Night of {since:%Y-%m-%d}",
-        f"{since:%H:%M} to {until:%H:%M} UTC: {len(runs)} tickets, {len(opened)} pull requests, {len(attempts)} attempts, "
+        f"{since:%H:%M} to {until:%H:%M} UTC: {len(runs)} tickets, {len(opened)} pull requests, "
+        f"{len(attempts)} attempts, "
         f"{money(total)}, {tokens(total)}.",
         "## Pull requests",
-        "\n".join(f"- {plain(r.key, 40)} {plain(r.title, 90)} ({r.repo} #{r.pull_request}, {r.state})" for r in opened) or "None.",
+        "\n".join(f"- {_named(r)} ({r.repo} #{r.pull_request}, {r.state})" for r in opened) or "None.",
         "## Needs you",
-        "\n".join(f"- {plain(r.key, 40)} {plain(r.title, 60)}: {r.state}, {plain(r.reason, 200)}" for r in need) or "Nothing.",
+        "\n".join(f"- {_named(r)}: {r.state}, {plain(r.reason, 200)}" for r in need) or "Nothing.",
         "## The rest",
-        "\n".join(f"- {plain(r.key, 40)} {plain(r.title, 60)}: {r.state}, {plain(r.reason, 200)}" for r in rest) or "None.",
+        "\n".join(f"- {_named(r)}: {r.state}, {plain(r.reason, 200)}" for r in rest) or "None.",
         "## How attempts ended",
         "\n".join(f"- {name}: {n}" for name, n in outcomes.most_common()) or "None.",
     ]  # fmt: skip
     return "\n\n".join(lines) + "\n"
+
+
+def _named(run: Run) -> str:
+    return f"{plain(run.key, 40)} {plain(run.title, 90)}"
 
 
 def money(usage: Usage) -> str:
@@ -107,7 +112,7 @@ def plain(text: str, limit: int) -> str:
 
 
 def quoted(text: str) -> str:
-    """Untrusted text as a Markdown quotation, so that nothing in it ends the section; mentions and markers are inert."""
+    """Untrusted text as a Markdown quotation, so that nothing in it ends the section; mentions are inert."""
     text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", " ", text[:20_000]).replace("<!--", "<!- -").replace("-->", "- ->")
     return "\n".join(f"> {line}" for line in re.sub(r"@(?=\w)", "@\u200b", text).splitlines())
 
