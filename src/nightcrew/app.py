@@ -124,7 +124,11 @@ class App:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            with self.store.alone() as alone:
+                if not alone:
+                    raise AlreadyRunning("nightcrew is already up on this database, from another state directory.",
+                                         hint="Stop that one first, or give this one a database of its own.")  # fmt: skip
+                yield
 
     def running(self) -> int:
         """The process id of the nightcrew that is up on this state, 0 when none is: told by its lock, not by a file."""

@@ -145,7 +145,7 @@ class Director:
         store.put("scanned_at", self.crew.now())
         active = store.runs(ended=False)
         await self._look_up(active, bool(problems))
-        await self._look_at_pulls(active)
+        await self._look_at_pulls(store.with_pulls())
 
     async def _look_up(self, active: Iterable[Run], unreadable: bool) -> None:
         """Fresh facts about blockers and about tickets that are not on the board any more."""
@@ -170,8 +170,8 @@ class Director:
     def _tickets(self) -> list[Ticket]:
         return [t for scan in self.scans.values() for t in scan.tickets]
 
-    async def _look_at_pulls(self, active: Iterable[Run]) -> None:
-        for name in {r.repo for r in active if r.pull_request}:
+    async def _look_at_pulls(self, runs: Iterable[Run]) -> None:
+        for name in {r.repo for r in runs}:
             if repo := self.crew.repos.get(name):
                 try:
                     pulls = await self.crew.forges[repo.forge].list(repo)
@@ -285,12 +285,14 @@ class Director:
             self.crew.store.save_run(replace(run, state=RunState.CANCELLED, reason=why), "run.cancelled", why=why)
 
     def _reopen(self, run: Run) -> None:
-        cycle = run.cycle + 1 if run.pull_request else run.cycle
+        # A pull request that is still open is gone on with: a second one beside it would break I1.
+        over = run.state in (RunState.MERGED, RunState.CLOSED)
+        cycle, pull, url = (run.cycle + 1, 0, "") if over else (run.cycle, run.pull_request, run.url)
         fresh = Run(
             id=run.id, board=run.board, ticket_id=run.ticket_id, key=run.key, title=run.title, repo=run.repo,
             branch=branch_for(run.board, run.ticket_id, run.key, cycle), reason="reopened", priority=run.priority,
             labels=run.labels, blocked_by=run.blocked_by, attempts=run.attempts, fence=run.fence, cycle=cycle,
-            usage=run.usage, state=RunState.QUEUED if run.repo else RunState.UNROUTED,
+            usage=run.usage, pull_request=pull, url=url, state=RunState.QUEUED if run.repo else RunState.UNROUTED,
         )  # fmt: skip
         if run.state in (RunState.CLOSED, RunState.DUPLICATE):
             self.crew.store.release_patches(run.id)

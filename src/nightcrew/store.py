@@ -61,6 +61,8 @@ sa.Index("runs_by_state", runs.c.state)
 sa.Index("attempts_by_settled", attempts.c.settled)
 sa.Index("events_by_run", events.c.run_id, events.c.id)
 
+LOCK = 0x6E69676874
+"""The advisory lock of a PostgreSQL database that one nightcrew at a time holds ("night")."""
 HEAD = "0001"
 """The newest migration beside this file."""
 
@@ -114,6 +116,18 @@ class Store:
         except exc.DBAPIError:
             return ""
 
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether this process is the only one that works on the database; holds that for the block.
+
+        On SQLite the state directory's own lock says so. A killed holder's lock ends with its connection.
+        """
+        if self.engine.dialect.name != "postgresql":
+            yield True
+            return
+        with self.engine.connect() as connection:
+            yield bool(connection.execute(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}).scalar())
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -139,6 +153,7 @@ class Store:
         """
         query = sa.select(runs).where(sa.or_(
             runs.c.state.not_in([s.value for s in ENDED]), runs.c.workspace != "", runs.c.id.in_(ids),
+            sa.and_(runs.c.pull_request > 0, runs.c.state.not_in(["merged", "closed"])),
             sa.and_(runs.c.state == "cancelled", runs.c.shown.in_(("", "open", "working"))),
             *(sa.and_(runs.c.state == state, runs.c.shown != word) for state, word in shown.items()),
         ))  # fmt: skip
@@ -161,6 +176,11 @@ class Store:
         """Write the run if nobody took it over meanwhile; says whether it did. `kind` names the event, "" for none."""
         with self.begin() as c:
             return _save(c, run, kind, data)
+
+    def with_pulls(self) -> list[Run]:
+        """Runs whose pull request a person may still merge, close or comment on."""
+        over = [RunState.MERGED.value, RunState.CLOSED.value]
+        return self._load(Run, sa.select(runs).where(runs.c.pull_request > 0, runs.c.state.not_in(over)))
 
     def set_run(self, run_id: str, **values: object) -> None:
         """Change columns that scheduling does not decide on (what was shown, where the workspace is)."""

@@ -97,7 +97,7 @@ def _config(agent: str, script: Path) -> str:
     lane = {"scripted": f'[agents.scripted]\nkind = "command"\ncommand = {command}\nmodels = ["small", "large"]\n'}
     repos = "".join(
         f'[[repos]]\nname = "{name}"\npath = "{name}"\nbase = "main"\nkeywords = ["{name}"]\n'
-        f"[repos.gates]\ncommands = ["python3 -m unittest -q"]\ntimeout = 60\n\n"
+        '[repos.gates]\ncommands = ["python3 -m unittest -q"]\ntimeout = 60\n\n'
         for name in REPOS
     )
     limits = "[limits]\nmax_running = 4\nbackoff_base = 1\nreset_grace = 0.2\n\n[limits.attempt]\nstall_seconds = 3\n\n"

@@ -14,12 +14,12 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     S.QUEUED: frozenset({S.WORKING, S.MERGED, S.CLOSED, S.CANCELLED}),
     S.WORKING: frozenset({S.QUEUED, S.IN_REVIEW, S.BLOCKED, S.FAILED, S.DUPLICATE, S.CANCELLED}),
     S.IN_REVIEW: frozenset({S.QUEUED, S.MERGED, S.CLOSED}),
-    S.BLOCKED: frozenset({S.QUEUED, S.CANCELLED}),
-    S.FAILED: frozenset({S.QUEUED, S.CANCELLED}),
+    S.BLOCKED: frozenset({S.QUEUED, S.CANCELLED, S.MERGED, S.CLOSED}),
+    S.FAILED: frozenset({S.QUEUED, S.CANCELLED, S.MERGED, S.CLOSED}),
     S.DUPLICATE: frozenset({S.QUEUED, S.CANCELLED}),
     S.MERGED: frozenset({S.QUEUED}),
     S.CLOSED: frozenset({S.QUEUED}),
-    S.CANCELLED: frozenset({S.QUEUED}),
+    S.CANCELLED: frozenset({S.QUEUED, S.MERGED, S.CLOSED}),
 }
 """Which state may follow which; docs/states.md is printed from it."""
 
@@ -85,7 +85,10 @@ def _next(run: Run, ended: Attempt, outcome: Outcome, policy: Policy, now: datet
             return replace(run, session_id="", feedback=ended.evidence)
         case Next.RESUME:
             again = outcome in (Outcome.TIMED_OUT, Outcome.TURN_LIMIT) and run.timeouts > 1
-            return replace(run, session_id="" if again else ended.session_id, feedback=ended.evidence if again else "")
+            run = replace(run, session_id="" if again else ended.session_id, feedback=ended.evidence if again else "")
+            if outcome is Outcome.CRASHED and run.crashes > policy.free_crashes:
+                return replace(run, not_before=now + backoff(run.crashes - policy.free_crashes, policy, jitter))
+            return run
         case Next.WAIT | Next.OTHER_LANE:
             return replace(run, session_id=_kept_session(ended, outcome))
         case Next.BACKOFF:

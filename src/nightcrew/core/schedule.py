@@ -127,6 +127,7 @@ SHOWN: dict[RunState, TicketState] = {
     RunState.CLOSED: TicketState.CLOSED,
 }
 WORKABLE = frozenset({TicketState.OPEN, TicketState.WORKING, TicketState.REVIEW})
+OPEN_PULL = frozenset({RunState.IN_REVIEW, RunState.QUEUED, RunState.FAILED, RunState.BLOCKED, RunState.CANCELLED})
 UNSHOWN = frozenset({"", TicketState.OPEN, TicketState.WORKING})
 IN_SESSION = frozenset({"starting", "preparing", "session"})
 """Phases that hold a slot; gates and publishing do not keep the next agent waiting."""
@@ -168,7 +169,7 @@ def _follows(view: View) -> list[Action]:
     follows: list[Action] = []
     for run in view.runs:
         pull = view.pulls.get((run.repo, run.branch))
-        if pull is None or run.state not in (RunState.IN_REVIEW, RunState.QUEUED) or not run.pull_request:
+        if pull is None or not run.pull_request or run.state not in OPEN_PULL:
             continue
         if pull.state in ("merged", "closed") or (pull.changes_requested and run.state is RunState.IN_REVIEW):
             follows.append(Follow(run, pull))

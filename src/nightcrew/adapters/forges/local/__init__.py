@@ -103,9 +103,9 @@ class LocalForge:
     @asynccontextmanager
     async def _desk(self, repo: Repo, *, new: bool = True) -> AsyncIterator[_Desk]:
         """The repository, alone among writers. Without `new`, nothing is written where there is no pull request yet."""
-        git = await repository(repo.name, repo.url, self.home)
-        desk = _Desk(repo, git, _Records(git.git_dir))
         try:
+            git = await repository(repo.name, repo.url, self.home)
+            desk = _Desk(repo, git, _Records(git.git_dir))
             if new or desk.kept.folder.exists():
                 async with desk.kept.turn():
                     yield desk
@@ -114,7 +114,8 @@ class LocalForge:
         except GitError as error:
             raise ForgeError(f"{repo.name}: {error}", hint=error.hint) from error
         except OSError as error:
-            raise ForgeError(f"{repo.name}: {desk.kept.folder} cannot be used: {error.strerror}.",
+            where = error.filename or repo.url
+            raise ForgeError(f"{repo.name}: {where} cannot be used: {error.strerror}.",
                              hint="Check its permissions and the disk.") from error  # fmt: skip
 
 
