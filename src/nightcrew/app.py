@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from nightcrew import config as settings
 from nightcrew.core.model import Repo, Run
@@ -25,6 +27,9 @@ if TYPE_CHECKING:  # heavy: only `up` and `doctor` need them
     from nightcrew.director import Director
     from nightcrew.durable import Enter
     from nightcrew.git import Hub
+
+
+WRITABLE = "Make it writable, or name another with [crew] state_dir."
 
 
 class App:
@@ -45,9 +50,9 @@ class App:
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"The state directory {state} cannot be made: {error.strerror}.") from error
+            raise StoreError(f"The state directory {state} cannot be made: {error.strerror}.", hint=WRITABLE) from error
         if not os.access(state, os.W_OK):
-            raise StoreError(f"The state directory {state} is read-only.")
+            raise StoreError(f"The state directory {state} is read-only.", hint=WRITABLE)
         store = Store(engine_for(self.config.database_url.reveal(), state))
         store.migrate()
         return store
@@ -92,7 +97,9 @@ class App:
         """The run of that ticket. Raises UsageError when there is none."""
         if run := self.store.named(word):
             return run
-        raise UsageError(f"There is no ticket {word}.", hint="`nightcrew status --all` lists those it knows.")
+        near = nearest(word, [run.key for run in self.store.runs(limit=1000)])
+        cure = near or "`nightcrew status --all` lists those that `nightcrew up` has seen."
+        raise UsageError(f"There is no ticket {word}.", hint=cure)
 
     def repo_named(self, name: str) -> Repo:
         """That repository, or the only one for "". Raises UsageError else."""
@@ -100,7 +107,8 @@ class App:
             return next(iter(self.repos.values()))
         if name in self.repos:
             return self.repos[name]
-        raise UsageError(f"There is no repository {name!r}.", hint=f"Known: {', '.join(self.repos)}.")
+        what = f"There is no repository {name!r}." if name else "There are several repositories; name one with --repo."
+        raise UsageError(what, hint=f"{nearest(name, self.repos)} Known: {', '.join(self.repos)}.".strip())
 
     def wake(self) -> None:
         """Make a running nightcrew look now."""
@@ -114,20 +122,20 @@ class App:
         """Hold the state directory. Raises AlreadyRunning with the other's process id."""
         path = self.config.state_dir / "lock"
         with path.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not _locked(file):
                 raise AlreadyRunning(
                     f"nightcrew is already up on {self.config.state_dir} (process {running_pid(path)}).",
                     hint="Use `nightcrew status` to look at it, or `kill` that process first.",
-                ) from None
+                )
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
             with self.store.alone() as alone:
                 if not alone:
-                    raise AlreadyRunning("nightcrew is already up on this database, from another state directory.",
-                                         hint="Stop that one first, or give this one a database of its own.")  # fmt: skip
+                    raise AlreadyRunning(
+                        "nightcrew is already up on this database, in another folder.",
+                        hint="Stop that one first, or give this one a database of its own.",
+                    )
                 yield
 
     def running(self) -> int:
@@ -178,14 +186,16 @@ class App:
                     loop.call_soon_threadsafe(director.wake)
 
                 crew.wake = wake
-                await crew.durable.launch(lambda run_id, number: run_attempt(crew, run_id, number))
+                crew.durable.launch(lambda run_id, number: run_attempt(crew, run_id, number))
                 for helper in (self._watch(director), flush(crew)):
                     task = asyncio.create_task(helper)
                     stack.push_async_callback(_cancelled, task)
                 if started:
                     started(director)
-                await director.run(done_when(mode))
-                await crew.durable.close()
+                try:
+                    await director.run(done_when(mode))
+                finally:
+                    await crew.durable.close()
 
     async def _watch(self, director: Director) -> None:
         """Wake the director when a board's folder changes or somebody left an order."""
@@ -202,6 +212,25 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock it; a second is spent on trying, for `running` of other commands holds it for an instant."""
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05)
+            continue
+        return True
+    return False
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question that names the known word nearest to this one, whatever its case; "" when none is near."""
+    words = {one.casefold(): one for one in known}
+    near = get_close_matches(word.casefold(), words, 1)
+    return f"Did you mean {words[near[0]]}?" if near else ""
 
 
 def running_pid(lock: Path) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +15,13 @@ from pathlib import Path
 
 from nightcrew.core.model import Policy, Repo
 from nightcrew.durable import Durable
-from nightcrew.errors import NightcrewError
+from nightcrew.errors import MAKE_ROOM, NightcrewError
 from nightcrew.git import Hub
 from nightcrew.ports import Agent, Board, Forge
 from nightcrew.stages import brief, session
 from nightcrew.store import Store
 
+LEAST = 1 << 20  # bytes; with less, nothing works any more
 INFRA = (NightcrewError, OSError)
 """Faults of git, disk, database, forge, board or hook: they cost no attempt (I3)."""
 
@@ -42,12 +47,22 @@ class Crew:
     now: Callable[[], datetime]
     wake: Callable[[], None] = lambda: None
     live: dict[str, session.Live] = field(default_factory=dict)
+    # Test suites beyond the number of cores only make one another slow; a cleanup can always wait.
+    checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(max(os.cpu_count() or 2, 2)))
+    cleaning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     numbers: dict[str, int] = field(default_factory=dict)  # the attempt each live session belongs to
 
     @property
     def mark(self) -> str:
         """What every process of this crew is marked with."""
         return f"{self.id}:"
+
+    def full(self) -> str:
+        """Which disk we need has no room left, in a sentence; "" when none."""
+        for folder in (self.home, self.workspaces):
+            if shutil.disk_usage(folder).free < LEAST:
+                return f"The disk of {folder} is full. {MAKE_ROOM}"
+        return ""
 
     def progress(self, seen: dict[str, int]) -> Iterator[dict[str, object]]:
         """What has been heard of live sessions since `seen` (lines by run), as columns of their attempts."""
@@ -73,4 +88,8 @@ def new_session_id(run_id: str, number: int, attempt_try: int) -> str:
 
 def sentence(error: Exception) -> str:
     """One sentence for people, whatever the error."""
-    return error.sentence() if isinstance(error, NightcrewError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, NightcrewError):
+        return error.sentence()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}: {error.filename or 'the disk is full'}. {MAKE_ROOM}"
+    return f"{type(error).__name__}: {error}"

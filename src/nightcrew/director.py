@@ -25,6 +25,7 @@ from nightcrew.core.model import (
 from nightcrew.core.outcome import Outcome
 from nightcrew.core.schedule import Action, View, decide
 from nightcrew.crew import Crew, new_session_id, workflow_id
+from nightcrew.durable import GOING_ON
 from nightcrew.errors import NightcrewError
 from nightcrew.node import clean
 from nightcrew.ports import Scan
@@ -32,6 +33,9 @@ from nightcrew.ports import Scan
 log = logging.getLogger("nightcrew.director")
 RETRY_AFTER = timedelta(seconds=30)
 LONGEST_NAP = 30.0
+TOGETHER = 0.02  # what happens within this many seconds is looked at once
+SPINNING = 25
+"""So many rounds in a row that all did something: what they do takes no effect, and a breath is taken between them."""
 SHOWN = {state.value: shown.value for state, shown in schedule.SHOWN.items()}
 
 
@@ -52,6 +56,7 @@ class Director:
         self.stopping = ""
         self._wake = asyncio.Event()
         self._changed = False
+        self._rounds = 0
 
     def wake(self, *, scan: bool = False) -> None:
         """Look again now; with `scan`, at the board and the pull requests too."""
@@ -62,30 +67,38 @@ class Director:
     def stop(self, why: str) -> None:
         """End all sessions so that they can be resumed, then let `run` return."""
         self.stopping = why
-        for live in self.crew.live.values():
-            live.cancel(Outcome.INFRA, why)
+        self._end_sessions()
         self._wake.set()
+
+    def _end_sessions(self) -> None:
+        """Also those that began after `stop`: a recovered attempt may have been on its way."""
+        for live in self.crew.live.values():
+            live.cancel(Outcome.INFRA, self.stopping)
 
     async def run(self, done: Callable[[View], bool]) -> None:
         """Tick until `done(view)` or until stopped."""
-        await self._take_up()
         while True:
             self._wake.clear()
             view = await self.tick()
-            if self.stopping and not view.attempts:
-                break
-            if self._changed:
+            if self.stopping:
+                self._end_sessions()
+                if not view.attempts:
+                    break
+            self._rounds = self._rounds + 1 if self._changed else 0
+            if 0 < self._rounds < SPINNING:
                 continue  # what was done may allow more: an adopted ticket starts in the next tick
             if not self.stopping and not self._wake.is_set() and done(view) and not self.background:
                 break
-            await self._nap(view)
+            if self._rounds:
+                log.error("director.spins", extra={"rounds": self._rounds})
+            await self._nap(view, 1.0 if self._rounds else LONGEST_NAP)
         await asyncio.gather(*self.background.values(), return_exceptions=True)
 
     async def tick(self) -> View:
         """One round; returns what it saw. A fault of one action stops no other."""
+        self._changed = False
         try:
             view = await self.observe()
-            self._changed = False
             for action in decide(view, self.crew.now(), self.crew.policy):
                 await self._safely(self.perform(action), getattr(action, "run", None))
             return view
@@ -100,13 +113,14 @@ class Director:
         except (NightcrewError, OSError) as error:
             log.error("action.failed", extra={"ticket": run.key if run else "", "error": str(error)})
 
-    async def _nap(self, view: View) -> None:
+    async def _nap(self, view: View, longest: float) -> None:
         now = self.crew.now()
         due = [self.next_scan, *(r.not_before for r in view.runs if r.not_before), *self.not_again_before.values(),
                *(lane.until for lane in view.lanes.values() if lane.until)]  # fmt: skip
         ahead = [(at - now).total_seconds() for at in due if at > now]
         try:
-            await asyncio.wait_for(self._wake.wait(), min([*ahead, LONGEST_NAP]) + 0.01)
+            await asyncio.wait_for(self._wake.wait(), min([*ahead, longest]) + 0.01)
+            await asyncio.sleep(TOGETHER)
         except TimeoutError:
             return
 
@@ -114,7 +128,10 @@ class Director:
     async def observe(self) -> View:
         """Orders first, then board and pull requests when they are due, then our own rows."""
         store = self.crew.store
-        self._obey(store.take_orders())
+        await self._take_up()
+        for number, kind, run_id in store.orders():
+            self._obey(kind, run_id)
+            store.obeyed(number)  # after it: an order is carried out twice rather than lost
         if self.crew.now() >= self.next_scan:
             self.next_scan = self.crew.now() + timedelta(seconds=self.scan_every)
             await self.scan()
@@ -182,25 +199,24 @@ class Director:
                 for pull in reversed(pulls):
                     self.pulls[name, pull.branch] = pull
 
-    def _obey(self, orders: Iterable[tuple[str, str]]) -> None:
+    def _obey(self, kind: str, run_id: str) -> None:
         store = self.crew.store
-        for kind, run_id in orders:
-            run = store.named(run_id) if run_id else None
-            match kind:
-                case "pause" | "resume":
-                    store.put("paused", kind == "pause")
-                    if kind == "resume":
-                        self._reopen_lanes()
-                case "stop" if run and run.state in (RunState.QUEUED, RunState.WORKING, RunState.UNROUTED):
-                    self._stop(run, "stopped by hand")
-                case "retry" if run and run.state in lifecycle.ENDED:
-                    self._reopen(run)
-                case "retry" if run and run.state is RunState.QUEUED:
-                    store.save_run(replace(run, not_before=None), "run.retry")
-                case "scan":
-                    self.next_scan = datetime.min.replace(tzinfo=UTC)
-                case _:
-                    log.warning("order.ignored", extra={"order": kind, "run": run_id})
+        run = store.named(run_id) if run_id else None
+        match kind:
+            case "pause" | "resume":
+                store.put("paused", kind == "pause")
+                if kind == "resume":
+                    self._reopen_lanes()
+            case "stop" if run and run.state in (RunState.QUEUED, RunState.WORKING, RunState.UNROUTED):
+                self._stop(run, "stopped by hand")
+            case "retry" if run and run.state in lifecycle.ENDED:
+                self._reopen(run, run.shown)  # the board may go on showing the end: nobody moved the ticket
+            case "retry" if run and run.state is RunState.QUEUED:
+                store.save_run(replace(run, not_before=None), "run.retry")
+            case "scan":
+                self.next_scan = datetime.min.replace(tzinfo=UTC)
+            case _:
+                log.warning("order.ignored", extra={"order": kind, "run": run_id})
 
     def _reopen_lanes(self) -> None:
         for lane in self.crew.store.lanes().values():
@@ -225,7 +241,7 @@ class Director:
                                 blocked_by=ticket.blocked_by)  # fmt: skip
                 self.crew.store.save_run(fresh)
             case schedule.Reopen(run):
-                self._reopen(run)
+                self._reopen(run, TicketState.OPEN.value)
             case schedule.Follow(run, pull):
                 self._follow(run, pull)
             case schedule.Show(run, state):
@@ -275,16 +291,16 @@ class Director:
 
     def _stop(self, run: Run, why: str) -> None:
         on_board = next((t.state.value for t in self._tickets() if schedule.run_id(t) == run.id), "gone")
-        if why != "stopped by hand":
-            self.crew.store.set_run(run.id, shown=on_board)
+        shown = None if why == "stopped by hand" else on_board
         if run.state is RunState.WORKING:
-            self.crew.store.save_run(replace(run, stopping=why), "run.stopping", why=why)
+            self.crew.store.save_run(replace(run, stopping=why), "run.stopping", shown=shown, why=why)
             if live := self.crew.live.get(run.id):
                 live.cancel(Outcome.CANCELLED, why)
         else:
-            self.crew.store.save_run(replace(run, state=RunState.CANCELLED, reason=why), "run.cancelled", why=why)
+            stopped = replace(run, state=RunState.CANCELLED, reason=why)
+            self.crew.store.save_run(stopped, "run.cancelled", shown=shown, why=why)
 
-    def _reopen(self, run: Run) -> None:
+    def _reopen(self, run: Run, shown: str) -> None:
         # A pull request that is still open is gone on with: a second one beside it would break I1.
         over = run.state in (RunState.MERGED, RunState.CLOSED)
         cycle, pull, url = (run.cycle + 1, 0, "") if over else (run.cycle, run.pull_request, run.url)
@@ -296,8 +312,7 @@ class Director:
         )  # fmt: skip
         if run.state in (RunState.CLOSED, RunState.DUPLICATE):
             self.crew.store.release_patches(run.id)
-        self.crew.store.save_run(fresh, "run.reopened", cycle=cycle)
-        self.crew.store.set_run(run.id, shown=TicketState.OPEN.value)
+        self.crew.store.save_run(fresh, "run.reopened", shown=shown, cycle=cycle)
 
     def _follow(self, run: Run, pull: PullRequest) -> None:
         store = self.crew.store
@@ -340,44 +355,32 @@ class Director:
 
     # -- after a restart -------------------------------------------------------------------------------------------
     async def _take_up(self) -> None:
-        """Attempts that a killed process left: recovered by the engine, started now, or given back as interrupted."""
+        """Attempts nobody is at: to be recovered by the engine, started now, or given back as interrupted."""
         for attempt in self.crew.store.open_attempts():
-            if attempt.phase == "ended":
+            if attempt.phase == "ended" or attempt.run_id in self.crew.live:
                 continue
-            known = await self.crew.durable.known(workflow_id(attempt.run_id, attempt.number))
+            name = workflow_id(attempt.run_id, attempt.number)
+            known = await self.crew.durable.known(name)
             if known == "":
-                await self.crew.durable.start(
-                    workflow_id(attempt.run_id, attempt.number), attempt.run_id, attempt.number
-                )
-            elif known != "PENDING":
-                why = f"the attempt's workflow ended as {known} without a result"
-                self.crew.store.finish_attempt(replace(attempt, outcome=Outcome.INFRA.value, evidence=why))
+                await self.crew.durable.start(name, attempt.run_id, attempt.number)
+            elif known != GOING_ON:
+                await self.crew.durable.drop(name)
+                self.crew.store.finish_attempt(_interrupted(attempt, known))
+
+
+def _interrupted(attempt: Attempt, known: str) -> Attempt:
+    """Its end, as told from outside. A session that was never heard of is not there to be resumed."""
+    session = attempt.session_id if attempt.resume or attempt.heard_at else ""
+    why = f"the attempt was interrupted: its workflow is {known}"
+    return replace(attempt, outcome=Outcome.INFRA.value, evidence=why, stage=attempt.phase, session_id=session)
 
 
 def _ended(ticket: Ticket) -> bool:
     return ticket.state not in schedule.WORKABLE
 
 
-def idle(view: View) -> bool:
-    """Nothing is going on and nothing will happen by itself: what is left waits for a person."""
-    if view.attempts or "fault" in view.busy:
-        return False
-    return not any(_will_go_on(run, view) for run in view.runs)
-
-
-def _will_go_on(run: Run, view: View) -> bool:
-    if run.workspace and (run.state in lifecycle.ENDED or run.state is RunState.IN_REVIEW):
-        return True
-    if run.state is not RunState.QUEUED or view.paused:
-        return False
-    if any(b not in view.finished for b in run.blocked_by):
-        return False
-    lanes = [view.lanes.get(a, Lane(a)) for a in schedule.agents_for(run, view)]
-    return any(lane.state is not LaneState.OUT for lane in lanes) and run.repo in {r.name for r in view.repos}
-
-
 def done_when(mode: str) -> Callable[[View], bool]:
     """When a director may stop by itself: "idle", "once" (nothing is running any more), or never."""
     if mode == "forever":
         return lambda view: False
-    return idle if mode == "idle" else lambda view: not view.attempts and "fault" not in view.busy
+    return schedule.idle if mode == "idle" else lambda view: not view.attempts and "fault" not in view.busy

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos import DBOS, DBOSConfig, SetWorkflowID, error
 
+from nightcrew.errors import NightcrewError
 from nightcrew.store import sqlite_pragmas
 
 T = TypeVar("T")
@@ -23,8 +25,16 @@ Enter = Callable[[str, str], None]
 VERSION = "attempt-1"
 """Which shape of the attempt workflow this program runs: changed when the order of its steps changes, never else.
 
-DBOS recovers only workflows of the same version; the director starts what an older version left again by its own rows.
+DBOS recovers only workflows of the same version; what another version left, the director gives back as interrupted.
 """
+GOING_ON = "going on"
+_UNENDED = frozenset({"PENDING", "ENQUEUED", "DELAYED"})  # recovery puts a pending workflow into a queue first
+
+
+class EngineError(NightcrewError):
+    """The engine's database cannot be used; nothing is lost, it is tried again."""
+
+    hint = "Check the disk space and the permissions of the state directory (or the database server)."
 
 
 class Durable:
@@ -35,32 +45,46 @@ class Durable:
     """
 
     def __init__(self, database_url: str, state_dir: Path, executor_id: str, entering: Enter | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
         self._entering = entering or (lambda _step, _when: None)
         logging.getLogger("dbos").setLevel(logging.ERROR)
         DBOS(config=_config(database_url, state_dir, executor_id))
-        self._body: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
+        self._body: Body | None = None
 
-    async def launch(self, body: Body) -> None:
-        """Register the attempt workflow, then recover what a killed process left. `body(run_id, number)`."""
+    def launch(self, body: Body) -> None:
+        """Register the attempt workflow, then recover what a killed process left. `body(run_id, number)`.
+
+        Called on the event loop on purpose, though it blocks: this loop is then the one recovered workflows run on,
+        and not another thread's, where our locks and processes do not live.
+        """
 
         async def attempt(run_id: str, number: int) -> None:
             await body(run_id, number)
 
         self._body = DBOS.workflow(name="attempt", max_recovery_attempts=1_000_000)(attempt)
-        await asyncio.to_thread(DBOS.launch)
+        with _said():
+            DBOS.launch()
 
     async def start(self, workflow_id: str, run_id: str, number: int) -> None:
         """Start the attempt; starting it twice is starting it once."""
         if self._body is None:
             raise RuntimeError("launch() comes first")
-        with SetWorkflowID(workflow_id):
+        with _said(), SetWorkflowID(workflow_id):
             await DBOS.start_workflow_async(self._body, run_id, number)
 
     async def known(self, workflow_id: str) -> str:
-        """The workflow's state in DBOS's words, "" when it was never started."""
-        status = await DBOS.get_workflow_status_async(workflow_id)
-        return status.status if status else ""
+        """"" when it was never started, GOING_ON when it runs or will be recovered, else what became of it."""
+        with _said():
+            status = await DBOS.get_workflow_status_async(workflow_id)
+        if status is None:
+            return ""
+        if status.status not in _UNENDED:
+            return f"{status.status} {status.error or ''}".strip()
+        return GOING_ON if status.app_version == VERSION else f"left behind by version {status.app_version}"
+
+    async def drop(self, workflow_id: str) -> None:
+        """Nobody runs this workflow again, whatever version is started next."""
+        with _said():
+            await DBOS.cancel_workflow_async(workflow_id)
 
     async def step(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         """Do `work` once: after a restart its recorded result (JSON-like values) is used, it is not done again.
@@ -70,25 +94,26 @@ class Durable:
 
         async def here() -> T:
             self._entering(name, "before")
-            result = await self._on_our_loop(work)
+            result = await work()
             self._entering(name, "after")
             return result
 
-        return await DBOS.run_step_async({"name": name}, here)
-
-    async def _on_our_loop(self, work: Callable[[], Awaitable[T]]) -> T:
-        """DBOS runs recovered workflows on a loop of its own; our locks and processes live on ours."""
-        if asyncio.get_running_loop() is self._loop:
-            return await work()
-
-        async def run() -> T:
-            return await work()
-
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+        with _said():
+            return await DBOS.run_step_async({"name": name}, here)
 
     async def close(self) -> None:
         """Stop DBOS's threads; running workflows stay pending and are recovered at the next start."""
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """A fault of the engine becomes one sentence."""
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, error.DBOSException) as fault:
+        said = str(getattr(fault, "orig", None) or fault).strip().partition("\n")[0]
+        raise EngineError(f"The engine's database refused: {said}.") from fault
 
 
 def _config(database_url: str, state_dir: Path, executor_id: str) -> DBOSConfig:
@@ -100,6 +125,7 @@ def _config(database_url: str, state_dir: Path, executor_id: str) -> DBOSConfig:
         "console_log_level": "ERROR",
         "run_migrations": True,
         "scheduler_polling_interval_sec": 3600.0,
+        "notification_listener_polling_interval_sec": 0.1,  # nobody listens; the end of the program waits for it
     }
     if database_url:
         return {**config, "system_database_url": database_url.replace("postgres://", "postgresql://", 1)}

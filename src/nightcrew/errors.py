@@ -15,7 +15,8 @@ class NightcrewError(Exception):
 
     def sentence(self) -> str:
         """The error and its cure on one line."""
-        return f"{self} {self.hint}".strip()
+        said = str(self).strip()
+        return f"{said}{'' if said.endswith(('.', '!', '?')) else '.'} {self.hint}" if self.hint else said
 
 
 class ConfigError(NightcrewError):
@@ -65,6 +66,9 @@ class HookFailed(NightcrewError):
 
 class WorkflowFileError(NightcrewError):
     """The repository's WORKFLOW.md cannot be used."""
+
+
+MAKE_ROOM = "Make room on the disk; it is tried again by itself."
 
 
 def last_line(text: str) -> str:

@@ -36,7 +36,8 @@ async def clean(crew: Crew, run: Run) -> None:
     if repo.hooks.before_remove and tree.exists():
         await _before_remove(crew, run, repo, tree)
     ref = rescue_ref(name, str(run.attempts))
-    saved = await workspace.remove(hub, crew.workspaces, tree, ref, [pushed] if pushed else [])
+    async with crew.cleaning:
+        saved = await workspace.remove(hub, crew.workspaces, tree, ref, [pushed] if pushed else [])
     if saved:
         crew.store.event("rescued", run.id, ref=ref, sha=saved)
     crew.store.set_run(run.id, workspace="")

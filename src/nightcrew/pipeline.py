@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,7 +23,9 @@ from nightcrew.ports import Agent, Task
 from nightcrew.stages import brief, gates, publish, workspace
 from nightcrew.stages.session import Heard, Live, run_session
 
+log = logging.getLogger("nightcrew.pipeline")
 T = TypeVar("T")
+RECORD_AGAIN = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,15 @@ class Published:
 
 
 async def run_attempt(crew: Crew, run_id: str, number: int) -> None:
-    """Play the attempt to its one outcome and record it. Never raises but for a fault of the engine itself."""
+    """Play the attempt to its one outcome and record it, however long the disk is full meanwhile."""
+    if crew.store.attempt(run_id, number).phase == "ended":
+        return  # recovered, but it was recorded: only the engine could not write that down
     one = AttemptRun(crew, run_id, number)
     try:
         ended = await one.play()
+    except Exception as fault:  # also of the engine: an attempt that nobody ends would hang for ever
+        log.exception("attempt.broke", extra={"ticket": one.run.key})
+        ended = one.broken(fault)
     finally:
         crew.live.pop(run_id, None)
     await one.step("record", lambda: one.record(ended))
@@ -89,6 +98,8 @@ class AttemptRun:
         self.work_ref = f"refs/nightcrew/work/{self.name}"
         self.live = crew.live[run_id] = Live()
         crew.numbers[run_id] = number
+        if run.stopping:  # ordered before a kill, or before there was a session to end
+            self.live.cancel(Outcome.CANCELLED, run.stopping)
 
     async def step(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         """A durable step, once started shown as the attempt's phase."""
@@ -97,7 +108,8 @@ class AttemptRun:
     def _phase(self, phase: str) -> None:
         self.crew.store.update_attempt(self.run_id, self.number, phase=phase)
         self.attempt = replace(self.attempt, stage=phase)
-        self.crew.wake()
+        if phase == "gates":
+            self.crew.wake()  # the slot is free
 
     async def play(self) -> Attempt:
         """All stages; the first that cannot go on decides the outcome."""
@@ -215,22 +227,31 @@ class AttemptRun:
         self._phase("session")
         if self.run.pending_head:
             return Ending(Outcome.DONE, "the work was finished before; only gates and publishing are left")
+        if self.live.asked:
+            kept = self.attempt.session_id if self.attempt.resume else ""
+            return Ending(self.live.outcome or Outcome.CANCELLED, self.live.why, session_id=kept)
         try:
-            await proc.sweep(self.mark())
             earlier, task = self._task(prepared)
-            ending = await self._hear(task, prepared)
-            ending = replace(ending, usage=ending.usage + earlier)
+            if task.scratch.name != "try-0":
+                await proc.sweep(self.mark())
+            ending = self._told() or await self._hear(task, prepared)
+            ending = self._blamed(replace(ending, usage=ending.usage + earlier))
+            self._note(ending)
         except ConfigError as error:
             return Ending(Outcome.MISCONFIGURED, error.sentence())
         except INFRA as error:
             return Ending(Outcome.INFRA, sentence(error))
-        self._note(ending)
         return ending
+
+    def _blamed(self, ending: Ending) -> Ending:
+        """An agent that ended on a full disk did not fail (I3)."""
+        full = self.crew.full() if ending.outcome in (Outcome.CRASHED, Outcome.FAST_FAIL) else ""
+        return replace(ending, outcome=Outcome.INFRA, evidence=f"{full} ({ending.evidence})") if full else ending
 
     def _task(self, prepared: Prepared) -> tuple[Usage, Task]:
         """What to start, and what earlier tries of this very attempt (ended by a kill of nightcrew) have used."""
         agent = self.crew.agents[self.attempt.agent]
-        tries = sorted(p for p in self.folder.glob("try-*") if (p / "stdout").exists())
+        tries = self._tries()
         used, session_id, resume = Usage(), self.attempt.session_id, self.attempt.resume
         for index, folder in enumerate(tries, 1):
             read = agent.read(_lines(folder / "stdout"), None, "", self.crew.now().astimezone())
@@ -244,6 +265,25 @@ class AttemptRun:
             scratch=self.folder / f"try-{len(tries)}", session_id=session_id, resume=resume, model=self.attempt.model,
             instructions=prepared.instructions, max_turns=budget.turns, max_money=budget.money,
         )  # fmt: skip
+
+    def _tries(self) -> list[Path]:
+        """The folders of sessions this attempt had before a kill of nightcrew, oldest first."""
+        tries = [path for path in self.folder.glob("try-*") if (path / "stdout").exists()]
+        return sorted(tries, key=lambda path: int(path.name.partition("-")[2]))
+
+    def _told(self) -> Ending | None:
+        """How the last session ended, if it told its end while nightcrew was dead: it is not paid for twice.
+
+        Its usage is left out, for it is counted with the tries before.
+        """
+        for folder in self._tries()[-1:]:
+            code, agent = proc.exit_code(folder / "rc"), self.crew.agents[self.attempt.agent]
+            heard = Heard(code, folder / "stdout", folder / "stderr", FAST)
+            ending = read_ending(agent, heard, self.crew.now().astimezone())
+            sure = (Outcome.DONE, Outcome.BLOCKED) if code is None else set(Outcome) - {Outcome.CRASHED}
+            if ending.outcome in sure:
+                return replace(ending, usage=Usage())
+        return None
 
     async def _hear(self, task: Task, prepared: Prepared) -> Ending:
         agent = self.crew.agents[self.attempt.agent]
@@ -274,7 +314,8 @@ class AttemptRun:
     # -- gates -----------------------------------------------------------------------------------------------------
     async def check(self, prepared: Prepared, ending: Ending) -> Checked:
         """Take the work into the hub (the only place it is read from), and let the gates look at it."""
-        self._phase("gates")
+        if ending.outcome in (Outcome.DONE, Outcome.BLOCKED):
+            self._phase("gates")  # else the slot is kept: the lane may be closed, and nobody knows it yet
         try:
             head = self.run.pending_head or await self._collect(prepared)
             if ending.outcome is Outcome.BLOCKED:
@@ -282,15 +323,17 @@ class AttemptRun:
                 return Checked(head, (proof,))
             if ending.outcome is not Outcome.DONE or head == prepared.base_sha:
                 return Checked(head)
-            base_sha = await self.hub.fetch_base(self.repo.base)
-            return Checked(head, await self._gates(prepared, base_sha, head))
+            async with self.crew.checking:
+                base_sha = await self.hub.fetch_base(self.repo.base)
+                return Checked(head, await self._gates(prepared, base_sha, head))
         except INFRA as error:
             return Checked(await self.hub.sha(self.work_ref) or "", problem=sentence(error))
 
     async def _collect(self, prepared: Prepared) -> str:
         """The agent's commits, and one of ours with what it left uncommitted."""
         title = report.pull_request_title(await self._ticket())
-        return await self.hub.collect(Path(prepared.tree), self.run.branch, self.work_ref, prepared.base_sha, title)
+        tree, seed = Path(prepared.tree), workspace.seed(self.crew.workspaces, Path(prepared.tree))
+        return await self.hub.collect(tree, self.run.branch, self.work_ref, prepared.base_sha, title, seed)
 
     async def _gates(self, prepared: Prepared, base_sha: str, head: str) -> tuple[GateResult, ...]:
         repo, hub = prepared.repo, self.hub
@@ -385,9 +428,20 @@ class AttemptRun:
         changed = next((r for r in checked.results if r.gate == "changed"), None)
         return changed.evidence.splitlines() if changed else []
 
+    def broken(self, fault: Exception) -> Attempt:
+        """Its end when a stage could not even say what was wrong: an outage (I3)."""
+        heard = self.live.progress.session_id or (self.attempt.session_id if self.attempt.resume else "")
+        self.attempt = replace(self.attempt, session_id=heard)
+        return self._ended(Outcome.INFRA, sentence(fault), stage=self.attempt.stage)
+
     async def record(self, ended: Attempt) -> None:
-        """The attempt's end, once. The director folds it into the run."""
-        self.crew.store.finish_attempt(ended)
+        """The attempt's end, once, as soon as it can be written. The director folds it into the run."""
+        while True:
+            try:
+                return self.crew.store.finish_attempt(ended)
+            except NightcrewError as error:
+                log.error("attempt.unrecorded", extra={"ticket": self.run.key, "error": error.sentence()})
+                await asyncio.sleep(RECORD_AGAIN)
 
 
 def read_ending(agent: Agent, heard: Heard, now: datetime) -> Ending:

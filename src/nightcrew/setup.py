@@ -27,6 +27,7 @@ EXAMPLE = """\
 ---
 title: Say hello in the README
 state: example
+repo: {repo}
 priority: 3
 labels: [docs]
 ---
@@ -95,7 +96,7 @@ def config_text(found: Survey, home: Path) -> str:
         order=", ".join(map(_toml, names)),
         path=_toml(os.path.relpath(found.root, home)),
         base=_toml(found.base),
-        commands=f"{tests:40}# each must succeed in the agent's tree",
+        commands=f"{tests:40}# each must succeed on the work merged with the base",
         board=_toml(TICKETS),
     )
 
@@ -116,7 +117,7 @@ def write_config(found: Survey, path: Path) -> str:
     # The state folder hides itself from git, so that nothing of it is ever committed.
     _new_file(path.parent / ".nightcrew" / ".gitignore", "*\n")
     if not (path.parent / TICKETS).exists():
-        _new_file(path.parent / TICKETS / "example.md", EXAMPLE)
+        _new_file(path.parent / TICKETS / "example.md", EXAMPLE.format(repo=_toml(_name(found.root))))
     return text
 
 
@@ -241,7 +242,7 @@ agents = [{{order}}]  # which agent is tried first
 # state_dir = ".nightcrew"  # database, logs, workspaces
 # workspace = "auto"        # auto | overlay | reflink | checkout | worktree
 # identity = ["nightcrew", "nightcrew@localhost"]  # who commits what nightcrew itself commits
-# database_url = "$DATABASE_URL"  # PostgreSQL for several machines; a $NAME is read from the environment
+# database_url = "$DATABASE_URL"  # PostgreSQL instead of SQLite; a $NAME is read from the environment
 
 [limits]
 max_running = 2             # tickets worked at the same time
@@ -259,7 +260,7 @@ minutes = 60
 kind = "folder"             # tickets are Markdown files in a folder
 path = {{board}}
 
-# Coding agents. The model is the agent's own default unless you name a ladder: models = ["sonnet", "opus"]
+# Coding agents. A ladder of models is climbed after real failures; claude's is models = ["sonnet", "opus"].
 {{agents}}
 
 [[repos]]

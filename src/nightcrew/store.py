@@ -106,7 +106,10 @@ class Store:
             return
         from nightcrew.migrations import upgrade  # noqa: PLC0415 - Alembic takes 0.5 s to import
 
-        upgrade(self.engine)
+        try:
+            upgrade(self.engine)
+        except exc.DBAPIError as fault:
+            raise StoreError(f"The database cannot be set up: {fault.orig}.") from fault
 
     def version(self) -> str:
         """The migration the database is at, "" for an empty one."""
@@ -125,8 +128,9 @@ class Store:
         if self.engine.dialect.name != "postgresql":
             yield True
             return
-        with self.engine.connect() as connection:
-            yield bool(connection.execute(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}).scalar())
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield _locked(connection)
+            connection.invalidate()  # the lock lives as long as the connection, which must not go back to the pool
 
     def close(self) -> None:
         self.engine.dispose()
@@ -172,10 +176,16 @@ class Store:
                 c.execute(runs.insert().values(**_row(_stamped(run))))
                 _event(c, run.id, "run.added", why)
 
-    def save_run(self, run: Run, kind: str = "", **data: object) -> bool:
-        """Write the run if nobody took it over meanwhile; says whether it did. `kind` names the event, "" for none."""
+    def save_run(self, run: Run, kind: str = "", *, shown: str | None = None, **data: object) -> bool:
+        """Write the run if nobody took it over meanwhile; says whether it did. `kind` names the event, "" for none.
+
+        `shown` says what the board is known to show, in the same transaction; None leaves that as it is.
+        """
         with self.begin() as c:
-            return _save(c, run, kind, data)
+            saved = _save(c, run, kind, data)
+            if saved and shown is not None:
+                c.execute(runs.update().where(runs.c.id == run.id).values(shown=shown))
+            return saved
 
     def with_pulls(self) -> list[Run]:
         """Runs whose pull request a person may still merge, close or comment on."""
@@ -264,7 +274,7 @@ class Store:
             if c.execute(attempts.update().where(*where).values(settled=True)).rowcount != 1:
                 return False
             _save(c, run, f"run.{run.state}", {"reason": run.reason, "outcome": ended.outcome})
-            if run.state is not RunState.IN_REVIEW and not run.pull_request:
+            if run.state is not RunState.IN_REVIEW and not (run.pull_request or run.pending_head):
                 c.execute(patches.delete().where(patches.c.run_id == run.id))
             _put(c, lanes, {"name": lane.name}, _row(lane))
             return True
@@ -304,9 +314,9 @@ class Store:
         with self.begin() as c:
             _event(c, run_id, kind, data)
 
-    def events(self, run_id: str = "", limit: int = 100) -> list[dict[str, Any]]:
-        """The newest events, oldest first; of one run when named."""
-        query = sa.select(events).order_by(events.c.id.desc()).limit(limit)
+    def events(self, run_id: str = "", limit: int = 100, after: int = 0) -> list[dict[str, Any]]:
+        """The newest events, oldest first; of one run when named, and only those later than the id `after`."""
+        query = sa.select(events).where(events.c.id > after).order_by(events.c.id.desc()).limit(limit)
         with self.begin() as c:
             rows = c.execute(query.where(events.c.run_id == run_id) if run_id else query).mappings().all()
         return [dict(row) for row in reversed(rows)]
@@ -330,13 +340,15 @@ class Store:
         with self.begin() as c:
             c.execute(orders.insert().values(kind=kind, run_id=run_id))
 
-    def take_orders(self) -> list[tuple[str, str]]:
-        """The orders (kind, run id), oldest first; they are gone then."""
+    def orders(self) -> list[tuple[int, str, str]]:
+        """The orders (number, kind, run id) that are not carried out yet, oldest first."""
         with self.begin() as c:
-            rows = c.execute(sa.select(orders).order_by(orders.c.id)).all()
-            if rows:
-                c.execute(orders.delete().where(orders.c.id.in_([row.id for row in rows])))
-            return [(row.kind, row.run_id) for row in rows]
+            return [tuple(row) for row in c.execute(sa.select(orders).order_by(orders.c.id)).tuples()]
+
+    def obeyed(self, number: int) -> None:
+        """The order is carried out."""
+        with self.begin() as c:
+            c.execute(orders.delete().where(orders.c.id == number))
 
     def get(self, key: str, default: Any = None) -> Any:
         with self.begin() as c:
@@ -356,6 +368,15 @@ class StoreError(NightcrewError):
     """The database cannot be written or read; nothing is lost, the director tries again."""
 
     hint = "Check the disk space and the permissions of the state directory (or the database server), then start again."
+
+
+def _locked(connection: sa.Connection) -> bool:
+    connection.execute(sa.text("SET lock_timeout = '2s'"))  # a killed holder's connection may outlive it a moment
+    try:
+        connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
+    except exc.OperationalError:
+        return False
+    return True
 
 
 def _now() -> str:

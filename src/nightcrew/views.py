@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from nightcrew.core.model import Attempt, Lane, LaneState, PullRequest, Run, RunState
 from nightcrew.core.report import plain
+from nightcrew.core.route import wish
 
 ORDER = {RunState.WORKING: 0, RunState.QUEUED: 1, RunState.BLOCKED: 2, RunState.FAILED: 3, RunState.UNROUTED: 4}
 
 
 def status_rows(
-    runs: Sequence[Run], open_attempts: Sequence[Attempt], lanes: Mapping[str, Lane], now: datetime
-) -> list[dict[str, Any]]:
-    """One row per run: what it is doing, and the evidence that it is."""
+    runs: Sequence[Run], open_attempts: Sequence[Attempt], lanes: Mapping[str, Lane], now: datetime,
+    agents: Collection[str], repos: Collection[str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """One row per run: what it is doing, and the evidence that it is. `agents` and `repos` are those configured."""
     live = {a.run_id: a for a in open_attempts if a.phase != "ended"}
     rows = [_row(run, live.get(run.id), lanes, now) for run in runs]
+    for run, row in zip(runs, rows, strict=True):
+        row["doing"] = _waits_in_vain(run, agents, repos) or row["doing"]
     return sorted(rows, key=lambda r: (ORDER.get(RunState(r["state"]), 9), r["ticket"]))
 
 
@@ -33,23 +37,32 @@ def _row(run: Run, attempt: Attempt | None, lanes: Mapping[str, Lane], now: date
     }  # fmt: skip
 
 
+def _waits_in_vain(run: Run, agents: Collection[str], repos: Collection[str]) -> str:
+    """Why a queued run will never start as things are configured, "" when it may."""
+    if run.state is not RunState.QUEUED:
+        return ""
+    if (wished := wish(run.labels, "agent")) and wished not in agents:
+        return f"its label asks for agent {plain(wished, 60)}, which is not configured: there is {', '.join(agents)}"
+    return "" if run.repo in repos else f"repository {plain(run.repo, 60)} is not configured any more"
+
+
 def _doing(run: Run, attempt: Attempt | None, lanes: Mapping[str, Lane], now: datetime) -> str:
     if attempt:
         return _working(attempt, now)
     if run.state is RunState.IN_REVIEW:
         return f"pull request #{run.pull_request} waits for review"
     if run.state is not RunState.QUEUED:
-        return plain(run.reason, 200)
+        return plain(run.reason, 400)
     lane = lanes.get(run.agent)
     if run.not_before and run.not_before > now:
-        return f"again in {span(run.not_before, now)}: {plain(run.reason, 120)}"
+        return f"again in {span(run.not_before, now)}: {plain(run.reason, 400)}"
     if lane and lane.state is LaneState.OUT:
-        return f"lane {lane.name} is out: {plain(lane.evidence, 120)}"
+        return f"lane {lane.name} is out: {plain(lane.evidence, 400)}"
     if lane and lane.until and lane.until > now:
-        return f"lane {lane.name} is {lane.state} for {span(lane.until, now)}: {plain(lane.evidence, 120)}"
+        return f"lane {lane.name} is {lane.state} for {span(lane.until, now)}: {plain(lane.evidence, 400)}"
     if run.blocked_by:
         return f"waits for {plain(', '.join(run.blocked_by), 100)} or a free slot"
-    return "waits for a free slot" if run.attempts == 0 else f"goes on soon: {plain(run.reason, 120)}"
+    return "waits for a free slot" if run.attempts == 0 else f"goes on soon: {plain(run.reason, 400)}"
 
 
 def _working(attempt: Attempt, now: datetime) -> str:

@@ -201,3 +201,8 @@ def test_the_board_is_told_only_what_it_does_not_show(view):
         if isinstance(action, Show):
             assert action.run.shown != action.state
             assert action.state in SHOWN.values()
+
+
+def test_a_label_that_could_be_read_as_an_option_is_no_model():
+    odd = replace(RUN, labels=("model:--dangerously-skip-permissions", "Model: -x"))
+    assert only(Start, replace(VIEW, runs=(odd,)))[0].model == only(Start, VIEW)[0].model

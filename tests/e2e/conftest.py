@@ -21,6 +21,8 @@ from nightcrew.testing.anthropic import AnthropicEndpoint
 from tests.conftest import AUTHOR, Repository
 from tests.e2e.agents import PACKAGES, AgentMissing, program
 
+pytest.register_assert_rewrite("tests.e2e.night", "tests.e2e.night_suite")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what needs an agent that is not here: `@pytest.mark.real_agent("codex")`; without a name, any."""

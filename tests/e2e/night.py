@@ -11,17 +11,17 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nightcrew import proc
 from nightcrew.app import App
 from nightcrew.core.model import Attempt, Lane, PullRequest, Run
+from nightcrew.stages import workspace
 from nightcrew.testing.endpoints import Asked, Endpoint
 from tests.conftest import Repository
 
-PATIENCE = 120.0
+PATIENCE = 60.0
 TEST = f"{shlex.quote(sys.executable)} -m unittest -q"
 KEY_LINE = "API_KEY = None  # the operations team gives it out"
 FILES = {
@@ -116,21 +116,28 @@ class Night:
     def upstream(self) -> Repository:
         return Repository(self.home / "shop")
 
-    @property
-    def state(self) -> Path:
-        return self.home / ".nightcrew"
-
-    def prepare(self, agent: str, **limits: float) -> None:
-        """Lay everything out. `agent` is its table in nightcrew.toml; `limits` go to [limits], `stall` to attempts."""
-        stall = limits.pop("stall", 60)
-        upstream = self.upstream
-        upstream.path.mkdir(parents=True)
-        upstream.git("init", "-q", "-b", "main")
+    async def __aenter__(self) -> Self:
+        self.upstream.path.mkdir(parents=True)
+        self.upstream.git("init", "-q", "-b", "main")
         for name, text in FILES.items():
-            upstream.write(name, text)
-        upstream.commit("start")
+            self.upstream.write(name, text)
+        self.upstream.commit("start")
         (self.home / "tickets").mkdir()
         (self.home / "home").mkdir()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End what a test that failed has left running, and unmount the workspaces of tickets that still wait."""
+        if not (self.home / ".nightcrew").exists():
+            return
+        with self.app() as app:
+            await proc.sweep(f"{app.crew_id}:")
+            for run in app.store.runs():
+                if run.workspace:
+                    await workspace.discard(app.hubs[run.repo], app.config.workspaces_dir, Path(run.workspace))
+
+    def configure(self, agent: str, stall: float = 60, **limits: float) -> None:
+        """Write nightcrew.toml: the agent's table, [limits], and after how many silent seconds a session is stalled."""
         wanted = {"max_running": 2, "backoff_base": 0.5, "reset_grace": 0.2, **limits}
         lines = "\n".join(f"{key} = {value}" for key, value in wanted.items())
         (self.home / "nightcrew.toml").write_text(
@@ -168,7 +175,14 @@ class Night:
 
     async def up(self) -> Said:
         """`nightcrew up --until-idle`, to its end, which must be an orderly one."""
-        said = await self.call("up", "--until-idle")
+        async with self.running("up", "--until-idle") as nightcrew:
+            return await self.ended(nightcrew)
+
+    async def ended(self, nightcrew: asyncio.subprocess.Process) -> Said:
+        """Wait for its end, which must be an orderly one."""
+        async with asyncio.timeout(PATIENCE):
+            out, err = await nightcrew.communicate()
+        said = Said(nightcrew.returncode or 0, out.decode(), err.decode())
         assert said.code == 0, said
         return said
 
@@ -185,6 +199,23 @@ class Night:
         """The processes that bear the crew's mark."""
         with self.app() as app:
             return proc.leftovers(f"{app.crew_id}:")
+
+    def attempts(self) -> list[Attempt]:
+        """The attempts under way, () when nightcrew has not come so far yet."""
+        if not (self.home / ".nightcrew" / "nightcrew.sqlite").exists():
+            return []
+        with self.app() as app:
+            return app.store.open_attempts()
+
+    def lane(self) -> Lane:
+        """The only lane there is."""
+        with self.app() as app:
+            return next(iter(app.store.lanes().values()), Lane(""))
+
+    def handles(self) -> list[proc.Handle]:
+        """Every agent's process there ever was."""
+        found = (self.home / ".nightcrew" / "attempts").glob("*/*/try-*/handle.json")
+        return [proc.Handle.from_json(file.read_text()) for file in found]
 
     async def morning(self) -> Morning:
         """Everything there is to see now."""
@@ -212,26 +243,27 @@ def assert_published(story: Story) -> None:
     assert story.content == f'DONE = "{story.run.key}"'
     last = story.attempts[-1]
     assert (last.head, last.outcome) == (story.pulls[0].head, "done")
-    assert {gate.gate: gate.passed for gate in last.gates} == dict.fromkeys(("changed", "scope", "commands", "review"), True)
+    assert {gate.gate: gate.passed for gate in last.gates} == dict.fromkeys(("changed", "scope", "commands"), True)
     assert story.on_board == "in review"
 
 
-def assert_quiet(morning: Morning) -> None:
+def assert_quiet(night: Night, morning: Morning) -> None:
     """Nothing of the night runs any more, and nothing of it is unsettled."""
     assert morning.processes == []
+    assert [handle for handle in night.handles() if proc.alive(handle)] == []
     assert all(attempt.settled for story in morning.stories.values() for attempt in story.attempts)
 
 
 def asked_for(endpoint: Endpoint, word: str) -> list[Asked]:
     """The model calls of conversations about `word`, side requests left out."""
     calls = [asked for asked in endpoint.asked if asked.step not in {"other", "side"}]
-    return [asked for asked in calls if word in json.dumps(asked.body.get("messages") or asked.body.get("input"))]
+    return [asked for asked in calls if told(asked, word)]
 
 
-def said_before(asked: Asked, *words: str) -> bool:
-    """Whether a request carries all of this conversation."""
-    told = json.dumps(asked.body.get("messages") or asked.body.get("input"))
-    return all(word in told for word in words)
+def told(asked: Asked, *words: str) -> bool:
+    """Whether the conversation that a request carries has all these words."""
+    conversation = json.dumps(asked.body.get("messages") or asked.body.get("input"))
+    return all(word in conversation for word in words)
 
 
 async def until(holds: Callable[[], bool], what: str) -> None:
@@ -239,12 +271,6 @@ async def until(holds: Callable[[], bool], what: str) -> None:
     try:
         async with asyncio.timeout(PATIENCE / 2):
             while not holds():
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError(f"never came true: {what}") from None
-
-
-def seconds(attempt: Attempt) -> datetime:
-    """When it started."""
-    assert attempt.started_at is not None
-    return attempt.started_at

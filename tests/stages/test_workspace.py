@@ -409,7 +409,7 @@ async def test_a_workspace_is_made_again_wherever_making_it_was_killed(
             if code == 0:
                 break
             assert code == -signal.SIGKILL
-        assert call > 3
+        assert call > 2
         assert [entry.name for entry in root.iterdir()] == [".nightcrew"]
 
 

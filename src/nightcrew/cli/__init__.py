@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use or configuration, 3 already running, 1
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -69,8 +70,23 @@ def cli(ctx: click.Context, config: Path | None) -> None:
     """A crew of coding agents that works your ticket board overnight.
 
     Start with `nightcrew init`, then `nightcrew doctor`, then `nightcrew up`.
+
+    Exit codes: 0 done; 1 it failed; 2 wrong use or configuration; 3 already running; 130 interrupted. An error is one
+    sentence on standard error, and nothing is printed on standard output then. Without a terminal, or with NO_COLOR
+    set, nothing is coloured.
     """
     ctx.obj = config
+    ctx.color = False if os.environ.get("NO_COLOR") else None
+
+
+def _wrong_use(error: click.ClickException) -> str:
+    """The parser's complaint in one line; a group called without a command shows its commands."""
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    said = " ".join(error.format_message().split())
+    if ctx and ctx.command.no_args_is_help and said.startswith("Usage:"):
+        return error.format_message()
+    stop = "" if said.endswith((".", "?", "!")) else "."
+    return f"nightcrew: {said}{stop}" + (f" See `{ctx.command_path} --help`." if ctx else "")
 
 
 def main() -> None:
@@ -78,12 +94,12 @@ def main() -> None:
     from nightcrew.errors import NightcrewError  # noqa: PLC0415
 
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="nightcrew", standalone_mode=False)
     except NightcrewError as error:
         click.echo(f"nightcrew: {error.sentence()}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        click.echo(_wrong_use(error), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -20,10 +20,11 @@ import click
 
 from nightcrew import proc
 from nightcrew.app import App
-from nightcrew.cli.show import as_json, table
-from nightcrew.cli.work import COLUMNS, log_to, summary, tell
-from nightcrew.core.report import night_report
 from nightcrew.cli.demo_scenes import REPOS, SCRIPT, TICKETS
+from nightcrew.cli.live import telling
+from nightcrew.cli.show import COLUMNS, as_json, table
+from nightcrew.cli.work import log_to, summary
+from nightcrew.core.report import night_report
 from nightcrew.errors import UsageError
 from nightcrew.git import git
 
@@ -113,13 +114,8 @@ def _introduce(agent: str, home: Path, as_json: bool) -> None:
 
 
 async def _night(app: App) -> None:
-    teller = asyncio.create_task(tell(app))
-    try:
+    async with telling(app):
         await app.up("idle")
-    finally:
-        await asyncio.sleep(0)
-        teller.cancel()
-        await asyncio.gather(teller, return_exceptions=True)
 
 
 async def _result(app: App, agent: str) -> dict[str, Any]:
@@ -171,5 +167,6 @@ def _conclude(app: App, result: dict[str, Any], once: bool, as_json: bool) -> No
                f"{result['duplicates']} duplicates, {result['processes_left']} processes left, "
                f"{result['lost_work']} commits lost.")  # fmt: skip
     if not once or not str(app.config.home).startswith(tempfile.gettempdir()):
-        click.echo(f"\nLook around:\n  cd {app.config.home}\n  nightcrew pr list\n  nightcrew pr diff 1 --repo calc\n"
-                   f"  nightcrew show DEMO-3\n  nightcrew pr merge 1 --repo calc\nThe report: {report}")  # fmt: skip
+        us = "nightcrew" if shutil.which("nightcrew") else sys.argv[0]
+        click.echo(f"\nLook around:\n  cd {app.config.home}\n  {us} pr list\n  {us} pr diff 1 --repo calc\n"
+                   f"  {us} show DEMO-3\n  {us} pr merge 1 --repo calc\nThe report: {report}")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 
 import click
 
-from nightcrew.app import App
-from nightcrew.cli.show import as_json, say, table
-from nightcrew.core.model import Run, RunState
+from nightcrew.app import App, nearest
+from nightcrew.cli.show import COLUMNS, as_json, harmless, notes, say, table, wrapped
+from nightcrew.core.model import Run, RunState, TicketState
 from nightcrew.core.report import night_report, plain
+from nightcrew.core.schedule import run_id
 from nightcrew.errors import NightcrewError, UsageError
 from nightcrew.views import attempt_row, event_line, lane_row, status_rows
 
 RECENT = 40
+STUCK = frozenset({"unrouted", "queued", "blocked", "failed"})
+"""States in which what the table cuts is said in full below it."""
+GOING_ON = frozenset({RunState.QUEUED, RunState.WORKING})
 
 
 @click.command()
@@ -28,30 +33,33 @@ def status(config: Path | None, everything: bool, as_json: bool) -> None:
     """What every ticket is doing, and the evidence it rests on."""
     app, now = App.load(config), datetime.now(UTC)
     store, running = app.store, app.running()
-    if not running:
-        asyncio.run(_fresh_problems(app))
+    waiting = 0 if running else asyncio.run(_look_at_boards(app))
     active = store.runs(ended=False)
     recent = store.runs(limit=0 if everything else RECENT)
     seen = {run.id: run for run in [*active, *recent]}
-    rows = status_rows(list(seen.values()), store.open_attempts(), store.lanes(), now)
+    rows = status_rows(list(seen.values()), store.open_attempts(), store.lanes(), now, app.config.agents, app.repos)
     lanes = [lane_row(lane) for lane in store.lanes().values()]
     data = {
         "running": bool(running), "pid": running or None, "paused": bool(store.get("paused", False)),
-        "scanned_at": store.get("scanned_at"), "counts": store.counts(), "tickets": rows, "lanes": lanes,
-        "problems": [{"where": k, "message": v} for k, v in store.problems().items()],
+        "waiting": waiting, "scanned_at": store.get("scanned_at"), "counts": store.counts(), "tickets": rows,
+        "lanes": lanes, "problems": [{"where": k, "message": v} for k, v in store.problems().items()],
     }  # fmt: skip
     say(as_json, data, lambda: _status_text(data))
 
 
-async def _fresh_problems(app: App) -> None:
-    """While nothing is up, look at the board ourselves, so that `status` is true."""
+async def _look_at_boards(app: App) -> int:
+    """While nothing is up, look ourselves, so that `status` is true; how many open tickets `up` has not seen yet."""
     problems: dict[str, str] = {}
+    ids: set[str] = set()
     for name, board in app.boards.items():
         try:
-            problems |= {p.where: p.message for p in (await asyncio.wait_for(board.scan(), 5)).problems}
+            scan = await asyncio.wait_for(board.scan(), 5)
+            problems |= {p.where: p.message for p in scan.problems}
+            ids |= {run_id(t) for t in scan.tickets if t.state is TicketState.OPEN}
         except (NightcrewError, TimeoutError) as error:
             problems[name] = str(error) or "the board does not answer"
     app.store.set_problems(problems)
+    return len(ids - {run.id for run in app.store.watched(ids, {})})
 
 
 def _status_text(data: dict[str, Any]) -> str:
@@ -59,14 +67,21 @@ def _status_text(data: dict[str, Any]) -> str:
     head += ", paused: nothing new starts" if data["paused"] else ""
     counts = ", ".join(f"{n} {state}" for state, n in sorted(data["counts"].items()))
     parts = [f"{head}. {counts}".rstrip(" .") + "."]
-    columns = {"ticket": 8, "state": 9, "repo": 8, "attempts": 3, "doing": 30}
-    parts.append(table(data["tickets"], columns, 'No tickets yet: `nightcrew add "…"`, then `nightcrew up`.'))
-    for lane in data["lanes"]:
-        if lane["state"] != "up":
-            until = f" until {lane['until'][11:19]} UTC" if lane["until"] else " until `nightcrew resume`"
-            parts.append(f"Lane {lane['lane']} is {lane['state']}{until}: {lane['evidence']}")
-    parts += [f"Cannot read {p['where']}: {p['message']}" for p in data["problems"]]
+    new = f"{data['waiting']} new on the board: `nightcrew up` works them." if data["waiting"] else ""
+    if data["tickets"] or not new:
+        rows = table(data["tickets"], COLUMNS, 'No tickets yet: `nightcrew add "…"`, then `nightcrew up`.')
+        stuck = [row for row in data["tickets"] if row["state"] in STUCK]
+        parts += [rows, *notes(stuck, "ticket", "doing", rows)]
+    parts += [new] if new else []
+    parts += [wrapped(_lane_text(lane)) for lane in data["lanes"] if lane["state"] != "up"]
+    parts += [wrapped(f"Cannot read {p['where']}: {p['message']}") for p in data["problems"]]
     return "\n".join(parts)
+
+
+def _lane_text(lane: dict[str, Any]) -> str:
+    ends = datetime.fromisoformat(lane["until"]).astimezone() if lane["until"] else None
+    until = f"until {ends:%H:%M:%S}" if ends else "until `nightcrew resume`"
+    return f"Lane {lane['lane']} is {lane['state']} {until}: {lane['evidence']}"
 
 
 @click.command()
@@ -78,7 +93,8 @@ def show(config: Path | None, ticket: str, as_json: bool) -> None:
     app = App.load(config)
     run = app.run_named(ticket)
     attempts = [attempt_row(a) for a in app.store.attempts_of(run.id)]
-    row = status_rows([run], app.store.open_attempts(), app.store.lanes(), datetime.now(UTC))[0]
+    store, now = app.store, datetime.now(UTC)
+    row = status_rows([run], store.open_attempts(), store.lanes(), now, app.config.agents, app.repos)[0]
     data = {**row, "reason": run.reason, "branch": run.branch, "duplicate_of": run.duplicate_of or None,
             "workspace": run.workspace or None, "attempts_list": attempts,
             "events": app.store.events(run.id)}  # fmt: skip
@@ -96,7 +112,7 @@ def _show_text(run: Run, row: dict[str, Any], attempts: list[dict[str, Any]]) ->
         lines.append(click.style(f"attempt {a['number']}: {a['outcome']}", bold=True)
                      + f"  {a['agent']} {a['model']}  {a['tokens']:,} tokens"
                      + (f"  {a['seconds']:.1f} s" if a["seconds"] is not None else ""))  # fmt: skip
-        lines += [f"  {line}" for line in a["evidence"].splitlines()[:12]]
+        lines += [f"  {line}" for line in harmless(a["evidence"]).splitlines()[:12]]
         lines += [f"  gate {g['gate']}: {'passed' if g['passed'] else 'refused'}, {g['summary']}" for g in a["gates"]]
         lines.append(f"  log: {a['log']}")
     return "\n".join(lines)
@@ -116,16 +132,22 @@ def logs(config: Path | None, ticket: str, follow: bool, only_events: bool, as_j
         events = app.store.events(run.id, limit=1000)
         say(as_json, {"ticket": run.key, "events": events}, lambda: "\n".join(map(event_line, events)))
         return
-    folder = app.config.state_dir / "attempts" / run.branch.rpartition("/")[2]
-    found = (
-        sorted(folder.glob("*/try-*/stdout"), key=lambda p: (int(p.parts[-3]), p.parts[-2])) if folder.exists() else []
-    )
-    if not found:
+    found = _logs(app, run)
+    if not found and not (follow and run.state in GOING_ON):
         raise UsageError(f"{run.key} has no log yet.", hint="It is written when the first attempt starts.")
     if as_json:
-        say(True, {"ticket": run.key, "logs": [str(p) for p in found], "text": _text(found[-1], 200_000)}, "")
-        return
-    _print_file(found[-1], follow)
+        text = _text(found[-1], 200_000) if found else ""
+        say(True, {"ticket": run.key, "logs": [str(p) for p in found], "text": text}, "")
+    elif follow:
+        _follow(app, run)
+    else:
+        _print_from(found[-1], 0)
+
+
+def _logs(app: App, run: Run) -> list[Path]:
+    """What its agents printed, a file for each try, oldest first."""
+    folder = app.config.state_dir / "attempts" / run.branch.rpartition("/")[2]
+    return sorted(folder.glob("*/try-*/stdout"), key=lambda p: (int(p.parts[-3]), len(p.parts[-2]), p.parts[-2]))
 
 
 def _text(path: Path, limit: int) -> str:
@@ -134,15 +156,27 @@ def _text(path: Path, limit: int) -> str:
         return file.read().decode("utf-8", "replace")
 
 
-def _print_file(path: Path, follow: bool) -> None:
+def _follow(app: App, run: Run) -> None:
+    """Print what comes, attempt after attempt, until nothing more will come by itself."""
+    printed: dict[Path, int] = {}
+    first = max(len(_logs(app, run)) - 1, 0)
+    while True:
+        now = app.store.named(run.id)
+        going_on = now is not None and now.state in GOING_ON and app.running()
+        for path in _logs(app, run)[first:]:
+            printed[path] = _print_from(path, printed.get(path, 0))
+        if not going_on:
+            return
+        time.sleep(0.2)
+
+
+def _print_from(path: Path, offset: int) -> int:
+    """Print the file from there on: as it is, but on a terminal without what could steer it. Returns where it ends."""
     with path.open("rb") as file:
-        while True:
-            if chunk := file.read(65536):
-                click.echo(chunk.decode("utf-8", "replace"), nl=False)
-            elif follow and not (path.parent / "rc").exists():
-                time.sleep(0.2)
-            else:
-                return
+        file.seek(offset)
+        while chunk := file.read(1 << 20):
+            click.echo(harmless(chunk.decode("utf-8", "replace")) if sys.stdout.isatty() else chunk, nl=False)
+        return file.tell()
 
 
 @click.command()
@@ -167,15 +201,16 @@ def route(config: Path | None, ticket: str, as_json: bool) -> None:
 
 
 async def _find(app: App, word: str) -> Any:
+    known: list[str] = []
     for board in app.boards.values():
         for ticket in await board.fetch([word]):
             return ticket
         for ticket in (await board.scan()).tickets:
+            known.append(ticket.key)
             if ticket.key.lower() == word.lower():
                 return ticket
-    raise UsageError(
-        f"There is no ticket {word} on the board.", hint="`nightcrew status` lists those that can be read."
-    )
+    raise UsageError(f"There is no ticket {word} on the board.",
+                     hint=nearest(word, known) or "`nightcrew status` says which files cannot be read.")  # fmt: skip
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from nightcrew.app import App
-from nightcrew.cli.show import as_json, say, table
+from nightcrew.cli.show import as_json, harmless, say, table
 from nightcrew.core.model import PullRequest, Repo
 from nightcrew.errors import UsageError
 from nightcrew.views import pull_row
@@ -51,11 +52,8 @@ def show_pull(config: Path | None, number: int, repo: str, as_json: bool) -> Non
     pull = asyncio.run(_pull(app, app.repo_named(repo), number))
     said = "\n".join(f"{at[:19]} {who}: {text}" for at, who, text in pull.comments)
     data = {**pull_row(pull), "body": pull.body, "comments": [list(c) for c in pull.comments]}
-    say(
-        as_json,
-        data,
-        f"#{pull.number} {pull.title} ({pull.state})\n{pull.branch} -> {pull.base}\n\n{pull.body}\n{said}".rstrip(),
-    )
+    text = f"{pull.branch} -> {pull.base}\n\n{harmless(pull.body)}\n{harmless(said)}".rstrip()
+    say(as_json, data, f"#{pull.number} {harmless(pull.title)} ({pull.state})\n{text}")
 
 
 async def _pull(app: App, repo: Repo, number: int) -> PullRequest:
@@ -75,7 +73,8 @@ def diff(config: Path | None, number: int, repo: str, as_json: bool) -> None:
     app = App.load(config)
     found = app.repo_named(repo)
     text = asyncio.run(_reviewing(app, found).diff(found, number))
-    say(as_json, {"repo": found.name, "number": number, "diff": text}, text.rstrip("\n"))
+    shown = harmless(text) if sys.stdout.isatty() else text
+    say(as_json, {"repo": found.name, "number": number, "diff": text}, shown.rstrip("\n"))
 
 
 def _reviewing(app: App, repo: Repo) -> Any:
@@ -156,7 +155,8 @@ def list_rescued(config: Path | None, as_json: bool) -> None:
     app = App.load(config)
     rows = asyncio.run(_rescued(app))
     columns = {"repo": 8, "ticket": 10, "attempt": 3, "sha": 10, "subject": 20}
-    say(as_json, {"rescued": rows}, lambda: table(rows, columns, "Nothing had to be rescued."))
+    short = [{**row, "sha": row["sha"][:10]} for row in rows]
+    say(as_json, {"rescued": rows}, lambda: table(short, columns, "Nothing had to be rescued."))
 
 
 async def _rescued(app: App) -> list[dict[str, Any]]:

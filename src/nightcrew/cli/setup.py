@@ -6,11 +6,12 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from nightcrew.app import App
-from nightcrew.cli.show import as_json, say, table
+from nightcrew.cli.show import as_json, notes, say, table
 
 
 @click.command()
@@ -40,14 +41,19 @@ def doctor(config: Path | None, no_agents: bool, as_json: bool) -> None:
     checks = asyncio.run(examine(app, agents=not no_agents))
     failed = [c for c in checks if c["check"] == "FAIL"]
     data = {"ok": not failed, "checks": checks}
-    say(as_json, data, lambda: table(checks, {"check": 4, "what": 18, "evidence": 40}))
+    say(as_json, data, lambda: _checks_text(checks))
     sys.exit(1 if failed else 0)
+
+
+def _checks_text(checks: list[dict[str, Any]]) -> str:
+    rows = table(checks, {"check": 4, "what": 18, "evidence": 40})
+    return "\n".join([rows, *notes([c for c in checks if c["check"] != "ok"], "what", "evidence", rows)])
 
 
 @click.command()
 @click.argument("title")
 @click.option("--body", default="", help="What is wanted, in Markdown; - reads standard input.")
-@click.option("--repo", default="", help="Which repository it is for.")
+@click.option("--repo", default="", help="Which repository it is for (default: the only one, else the rules decide).")
 @click.option("--label", "labels", multiple=True)
 @click.option("--priority", type=click.IntRange(1, 5), default=None, help="1 urgent to 4 low, 5 none.")
 @click.option("--blocked-by", "blockers", multiple=True, help="Tickets that must be done first.")
@@ -63,7 +69,8 @@ def add(
 
     app = App.load(config)
     text = sys.stdin.read() if body == "-" else body
-    wanted = {"repo": repo, "labels": list(labels), "priority": priority, "blocked_by": list(blockers)}
+    only = next(iter(app.repos)) if len(app.repos) == 1 else ""
+    wanted = {"repo": repo or only, "labels": list(labels), "priority": priority, "blocked_by": list(blockers)}
     fields = {key: value for key, value in wanted.items() if value}
     name = board or next(iter(app.boards))
     if name not in app.boards:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
-import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nightcrew.app import App
-from nightcrew.cli.show import as_json, say, table
+from nightcrew.cli.live import telling
+from nightcrew.cli.show import COLUMNS, as_json, say, table
 from nightcrew.core.lifecycle import ENDED
 from nightcrew.core.model import RunState
 from nightcrew.errors import UsageError
-from nightcrew.views import event_line, status_rows
+from nightcrew.views import status_rows
 
 if TYPE_CHECKING:
     from nightcrew.director import Director
@@ -33,19 +35,18 @@ def up(config: Path | None, once: bool, until_idle: bool, as_json: bool) -> None
     """Work the board. Ctrl-C ends the sessions so that the next `up` resumes them; a second Ctrl-C ends at once."""
     app = App.load(config)
     mode = "once" if once else "idle" if until_idle else "forever"
+    app.store.version()  # says what is wrong with the state directory before anything is written there
     log_to(app.config.state_dir / "nightcrew.log")
     asyncio.run(work(app, mode, quiet=as_json))
     rows = summary(app)
     say(as_json, {"stopped": True, "tickets": rows}, lambda: table(rows, COLUMNS, "No tickets."))
 
 
-COLUMNS = {"ticket": 8, "state": 9, "repo": 8, "attempts": 3, "doing": 30}
-
-
 def summary(app: App) -> list[dict[str, Any]]:
     """The rows of `status`, once more at the end."""
     store = app.store
-    return status_rows(store.runs(limit=100), store.open_attempts(), store.lanes(), datetime.now(UTC))
+    now, config = datetime.now(UTC), app.config
+    return status_rows(store.runs(limit=100), store.open_attempts(), store.lanes(), now, config.agents, app.repos)
 
 
 async def work(app: App, mode: str, *, quiet: bool = False) -> None:
@@ -56,52 +57,19 @@ async def work(app: App, mode: str, *, quiet: bool = False) -> None:
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, stop, name)
         if not quiet:
-            tasks.append(asyncio.create_task(tell(app)))
             click.echo(f"nightcrew is up on {app.config.path}; Ctrl-C stops it.", err=True)
         directors.append(director)
 
     def stop(name: signal.Signals) -> None:
         if any(d.stopping for d in directors):
-            import os  # noqa: PLC0415
-
             os._exit(128 + name)  # the engine recovers what is left, as after kill -9
         for director in directors:
             director.stop("nightcrew was stopped; the session is resumed at the next start")
         click.echo("Stopping: sessions are ended so that they can be resumed. Again to leave at once.", err=True)
 
     directors: list[Director] = []
-    tasks: list[asyncio.Task[None]] = []
-    try:
+    async with nullcontext() if quiet else telling(app):
         await app.up(mode, started)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        _print_new(app, _last_seen)
-
-
-_last_seen: dict[str, int] = {}
-
-
-async def tell(app: App) -> None:
-    """Print events as they come, and on a terminal a line below them that says what goes on."""
-    _last_seen["id"] = max((e["id"] for e in app.store.events(limit=1)), default=0)
-    while True:
-        _print_new(app, _last_seen)
-        if sys.stderr.isatty():
-            live = app.store.open_attempts()
-            counts = ", ".join(f"{n} {state}" for state, n in sorted(app.store.counts().items()))
-            click.echo(f"\r\x1b[2K{len(live)} at work; {counts}"[:200], nl=False, err=True)
-        await asyncio.sleep(0.5)
-
-
-def _print_new(app: App, seen: dict[str, int]) -> None:
-    if "id" not in seen:
-        return
-    fresh = [e for e in app.store.events(limit=200) if e["id"] > seen["id"]]
-    for event in fresh:
-        click.echo(("\r\x1b[2K" if sys.stderr.isatty() else "") + event_line(event), err=True)
-        seen["id"] = event["id"]
 
 
 class JsonLines(logging.Formatter):
@@ -123,6 +91,7 @@ def log_to(path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(path, maxBytes=10 << 20, backupCount=3, encoding="utf-8")
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: stderr tells it as well
     handler.setFormatter(JsonLines())
     logger = logging.getLogger("nightcrew")
     logger.addHandler(handler)

@@ -99,6 +99,8 @@ def _next(run: Run, ended: Attempt, outcome: Outcome, policy: Policy, now: datet
 
 def _kept_session(ended: Attempt, outcome: Outcome) -> str:
     """The session to go on with. A resumed session that its agent does not know is given up, not tried for ever."""
+    if ended.stage == "preparing" and not ended.resume:
+        return ""  # it never began: there is nothing to resume
     if outcome is Outcome.MISCONFIGURED or (outcome is Outcome.FAST_FAIL and ended.resume):
         return ""
     return ended.session_id
@@ -118,7 +120,9 @@ def lane_after(lane: Lane, ended: Attempt, policy: Policy, now: datetime, jitter
     told = replace(lane, evidence=first_line(ended.evidence), told_at=now, failures=failures)
     match rule:
         case LaneEffect.NONE:
-            return lane if outcome in (Outcome.INFRA, Outcome.CANCELLED) else Lane(lane.name)
+            # What began before the lane's trouble was told says nothing about the lane now.
+            older = lane.told_at is not None and ended.started_at is not None and ended.started_at < lane.told_at
+            return lane if older or outcome in (Outcome.INFRA, Outcome.CANCELLED) else Lane(lane.name)
         case LaneEffect.PARK:
             reset = ended.resets_at is not None
             at = datetime.fromtimestamp(ended.resets_at or 0, UTC) + timedelta(seconds=policy.reset_grace)
@@ -143,4 +147,4 @@ def _lane_rule(ended: Attempt, outcome: Outcome) -> LaneEffect:
 
 def first_line(text: str) -> str:
     """The first line that says something, for one-sentence reasons."""
-    return next((line.strip()[:200] for line in text.splitlines() if line.strip()), "")
+    return next((line.strip()[:400] for line in text.splitlines() if line.strip()), "")

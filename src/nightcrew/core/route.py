@@ -48,8 +48,8 @@ class _Found:
 
 def route(ticket: Ticket, repos: Sequence[Repo]) -> Route:
     """The one repository that the first matching rule names; several or none is unknown. Never raises."""
-    model, model_steps = _wish(ticket, "model")
-    agent, agent_steps = _wish(ticket, "agent")
+    model, model_steps = _wish(ticket.labels, "model")
+    agent, agent_steps = _wish(ticket.labels, "agent")
     steps: list[RouteStep] = []
     chosen, reason = None, "No rule names a repository for it."
     for rule, ask in _RULES.items():
@@ -129,9 +129,14 @@ _RULES: dict[str, Callable[[Ticket, Sequence[Repo]], _Found]] = {
 }
 
 
-def _wish(ticket: Ticket, kind: str) -> tuple[str, tuple[RouteStep, ...]]:
+def wish(labels: Sequence[str], kind: str) -> str:
+    """What a label such as `model:opus` asks for, "" when none does or what it asks for cannot be a name."""
+    return _wish(labels, kind)[0]
+
+
+def _wish(labels: Sequence[str], kind: str) -> tuple[str, tuple[RouteStep, ...]]:
     """What labels like "model:opus" wish for. Contradicting or odd ones are said and left out."""
-    pairs = (label.strip().partition(":") for label in ticket.labels)
+    pairs = (label.strip().partition(":") for label in labels)
     values = sorted({value.strip() for name, colon, value in pairs if colon and _fold(name.strip()) == kind})
     if not values:
         return "", ()

@@ -20,7 +20,7 @@ from nightcrew.core.model import (
     Ticket,
     TicketState,
 )
-from nightcrew.core.route import route
+from nightcrew.core.route import route, wish
 
 
 @dataclass(frozen=True)
@@ -137,19 +137,30 @@ LAST = datetime.max.replace(tzinfo=UTC)
 def decide(view: View, now: datetime, policy: Policy) -> list[Action]:
     """Say what should happen next. Same view, same answer; reconcile before dispatch."""
     runs = {run.id: run for run in view.runs}
-    reconciled: list[Action] = [
+    changes: list[Action] = [
         *(Settle(runs[a.run_id], a) for a in view.attempts if a.phase == "ended" and a.run_id in runs),
         *_stops(view),
         *_follows(view),
         *_intake(view, runs),
-        *_shows(view),
-        *(Clean(r) for r in view.runs if r.workspace and _settled(r) and r.id not in view.busy),
     ]
-    return reconciled + ([] if view.paused else _dispatch(view, reconciled, now, policy))
+    reconciled = [*_one_each(changes), *_shows(view), *(Clean(r) for r in view.runs if _cleanable(r, view))]
+    # What has just ended may close a lane: it is folded in first, and the next round, which comes at once, dispatches.
+    told = not any(isinstance(action, Settle) for action in reconciled)
+    return reconciled + (_dispatch(view, reconciled, now, policy) if told and not view.paused else [])
 
 
-def _settled(run: Run) -> bool:
-    return run.state in ENDED or run.state is RunState.IN_REVIEW
+def _one_each(changes: Sequence[Action]) -> list[Action]:
+    """The first change of each run: a second one would write over it what was seen before it. It comes next time."""
+    first: dict[str, Action] = {}
+    for change in changes:
+        first.setdefault(run_id(change.ticket) if isinstance(change, Adopt) else change.run.id, change)
+    return list(first.values())
+
+
+def _cleanable(run: Run, view: View) -> bool:
+    """Nobody needs its workspace, and the repository that its work is rescued into is known."""
+    settled = run.state in ENDED or run.state is RunState.IN_REVIEW
+    return bool(run.workspace) and settled and run.id not in view.busy and run.repo in {r.name for r in view.repos}
 
 
 def _stops(view: View) -> list[Action]:
@@ -300,6 +311,19 @@ def _start(run: Run, agent: str, view: View) -> Start:
     return Start(run, agent, model, bool(run.session_id) and run.agent == agent)
 
 
-def wish(labels: Sequence[str], what: str) -> str:
-    """What a label such as `model:opus` asks for, "" when none does."""
-    return next((label.split(":", 1)[1].strip() for label in labels if label.lower().startswith(f"{what}:")), "")
+def idle(view: View) -> bool:
+    """Nothing is going on and nothing will happen by itself: what is left waits for a person."""
+    if view.attempts or "fault" in view.busy:
+        return False
+    return not any(_will_go_on(run, view) for run in view.runs)
+
+
+def _will_go_on(run: Run, view: View) -> bool:
+    if _cleanable(run, view):
+        return True
+    if run.state is not RunState.QUEUED or view.paused:
+        return False
+    if any(b not in view.finished for b in run.blocked_by):
+        return False
+    lanes = [view.lanes.get(a, Lane(a)) for a in agents_for(run, view)]
+    return any(lane.state is not LaneState.OUT for lane in lanes) and run.repo in {r.name for r in view.repos}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightcrew import proc
-from nightcrew.errors import GitError
+from nightcrew.errors import MAKE_ROOM, GitError
 
 MAX_OUTPUT = 256 << 20  # bytes; a diff or a listing must be whole or an error
 ZERO = "0" * 40  # how update-ref spells "must be absent"
@@ -67,7 +67,8 @@ async def git(
 
 def failure(args: tuple[str, ...], done: Completed) -> GitError:
     """The error of a command that ended badly."""
-    return GitError(name_of(args), done.code, done.stderr)
+    full = re.search(r"No space left|unable to write|Disk quota", done.stderr)
+    return GitError(name_of(args), done.code, done.stderr, hint=MAKE_ROOM if full else "")
 
 
 def name_of(args: tuple[str, ...]) -> str:

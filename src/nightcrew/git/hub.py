@@ -15,6 +15,7 @@ from uuid import uuid4
 from nightcrew.errors import GitError
 from nightcrew.git import agent_tree, uncommitted
 from nightcrew.git.command import ALONE, ZERO, encode, failure, git, run
+from nightcrew.git.questions import Questions
 from nightcrew.git.upstream import local_path, why_no_base
 from nightcrew.git.values import Change, Merge, Push, PushRejected
 
@@ -29,6 +30,7 @@ HUB_CONFIG = {
     "core.filesRefLockTimeout": "10000",
     "core.packedRefsTimeout": "10000",
 }
+NO_SUCH_FILE = ("does not exist in", "but not in", "bad file")  # the last: it is a folder
 STALE_LOCK = 600.0  # seconds; no git of ours holds a ref lock that long
 
 
@@ -54,11 +56,18 @@ class Hub:
         self.lock = asyncio.Lock()  # one fetch, one branch or worktree change at a time
         self.checkouts = asyncio.Semaphore(os.cpu_count() or 1)  # more at once only make the first one wait
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.questions = Questions(self.path)
+        self._local = local.absolute() if local else None
+        self._ensured = False
+        self._blobs: dict[bytes, str] = {}  # the claims of this process
         self._asked = 0
         self._fetched: dict[str, tuple[int, str | GitError]] = {}
 
     async def ensure(self) -> None:
         """Make the hub if it is not there. What a killed nightcrew left half-made is put aside, never deleted."""
+        if self._ensured and self.path.exists():
+            self._break_stale_locks()
+            return
         async with self.lock:
             if self.path.exists() and not await self._usable():
                 self.path.rename(self.path.with_name(f"{self.path.name}.broken-{uuid4().hex[:8]}"))
@@ -67,6 +76,7 @@ class Hub:
             self._break_stale_locks()
             if await self._git("config", "--get", "remote.origin.url", ok=(0, 1)) != f"{self.url}\n":
                 await self._git("config", "remote.origin.url", self.url)
+            self._ensured = True
 
     def turn(self, name: str) -> asyncio.Lock:
         """A lock of that name: for what may be done only once at a time."""
@@ -90,9 +100,32 @@ class Hub:
             raise result
         return result
 
+    def fetched(self, sha: str) -> list[str]:
+        """The refs under refs/remotes/origin that were at this commit when they were last fetched."""
+        return [f"refs/remotes/origin/{base}" for base, (_, last) in self._fetched.items() if last == sha]
+
+    async def skeleton(self) -> Path:
+        """An empty repository's .git folder, as this machine's git makes it, to be copied for each private tree."""
+        made = self.path.with_name(f"{self.path.name}.empty")
+        async with self.turn("skeleton"):
+            if not made.exists():
+                fresh = self.path.with_name(f"{made.name}-{uuid4().hex[:8]}")
+                await git("init", "--quiet", "--template=", "--", str(fresh), env=ALONE)
+                (fresh / ".git").rename(made)
+                fresh.rmdir()
+        return made
+
     async def remote_ref(self, ref: str) -> str | None:
         """What exactly `ref` is at the remote now; None when it is absent."""
+        if self._local:
+            return await self._beside(ref)
         out = await git("ls-remote", "--", self.url, ref, env=self.env)
+        return next((sha for sha, _, name in map(_tabbed, out.split("\n")) if name == ref), None)
+
+    async def _beside(self, ref: str) -> str | None:
+        """A ref of a repository on this machine, read without the round trip of ls-remote."""
+        asked = ("for-each-ref", "--format=%(objectname)%09%(refname)", ref)
+        out = await git(*asked, cwd=self._local, env=self.env)
         return next((sha for sha, _, name in map(_tabbed, out.split("\n")) if name == ref), None)
 
     async def sha(self, rev: str) -> str | None:
@@ -125,24 +158,30 @@ class Hub:
         `agent_tree.chosen` for which commit counts. Nothing planted in the tree runs. Raises GitError when the tree's
         `.git` leads to another repository.
         """
+        return (await self._taken(tree, branch, into))[0]
+
+    async def _taken(self, tree: Path, branch: str, into: str) -> tuple[str | None, str | None]:
+        """The work as `into` has it now, and where HEAD was."""
         found = await self.tips(tree, branch)
         names = {"HEAD": found.head, **{k: v for k, v in found.refs.items() if k == f"refs/heads/{branch}"}}
         await agent_tree.bring(self.path, tree, [name for name, sha in names.items() if sha])
         sha = await agent_tree.chosen(self.path, found, branch)
         if sha:
             await self._git("update-ref", "--no-deref", into, sha)
-        return sha
+        return sha, found.head
 
-    async def collect(self, tree: Path, branch: str, into: str, base_sha: str, message: str) -> str:
+    async def collect(
+        self, tree: Path, branch: str, into: str, base_sha: str, message: str, seed: Path | None = None
+    ) -> str:
         """Like `take`, and what lies uncommitted on top of the work becomes a commit too, with `message`.
 
         Returns what `into` is then; `base_sha`, and no ref, when there is nothing. Where HEAD is not at the work (the
         agent looked at an older commit, a rebase was cut short), the files are not part of it: the rescue keeps them.
         """
-        head = await self.take(tree, branch, into)
-        if head and (await self.tips(tree)).head != head:
+        head, was_at = await self._taken(tree, branch, into)
+        if head and was_at != head:
             return head
-        left = await self.snapshot(tree, head or base_sha, message)
+        left = await self.snapshot(tree, head or base_sha, message, seed)
         if left:
             await self.set_ref(into, left)
         return left or head or base_sha
@@ -170,14 +209,14 @@ class Hub:
         index *we* made for these files, which saves reading unchanged ones.
         """
         made = await uncommitted.write_tree(self.path, tree, parent, seed)
-        if made == await self._line("rev-parse", f"{_checked(parent)}^{{tree}}"):
+        if made is None or made == await self.tree(parent):
             return None
         return await self.commit_tree(made, [parent], message)
 
     async def merge_tree(self, ours: str, theirs: str) -> Merge:
         """Merge two commits without touching any ref or file."""
         args = ("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", _checked(ours), _checked(theirs))
-        out = await self._git(*args, ok=(0, 1))
+        out = (await self.questions.ask(*args, revs=(ours, theirs), ok=(0, 1))).stdout
         tree, *conflicts = out.split("\0")
         return Merge(tree.strip(), tuple(path for path in conflicts if path))
 
@@ -194,7 +233,8 @@ class Hub:
 
     async def changes(self, base: str, head: str) -> list[Change]:
         """Files changed from the merge base of `base` and `head` to `head`. A rename is a deletion and an addition."""
-        out = await self._git("diff", "--numstat", "-z", *DIFF, *await self._span(base, head), "--")
+        span = await self._span(base, head)
+        out = (await self.questions.ask("diff", "--numstat", "-z", *DIFF, *span, "--", revs=span)).stdout
         return [_change(entry) for entry in out.split("\0") if entry]
 
     async def diff(self, base: str, head: str, limit: int = 1 << 20) -> str:
@@ -204,23 +244,22 @@ class Hub:
 
     async def patch_id(self, base: str, head: str) -> str:
         """A name for the change itself, the same wherever it is applied; "" when nothing is changed."""
-        text = await self._git("diff", "--binary", "--full-index", *PATCH, *await self._span(base, head), "--")
-        out = await git("patch-id", "--stable", git_dir=self.path, env=ALONE, input=encode(text))
-        return out.partition(" ")[0]
+        span = await self._span(base, head)
+        text = (await self.questions.ask("diff", "--binary", "--full-index", *PATCH, *span, "--", revs=span)).stdout
+        return (await self.questions.ask("patch-id", "--stable", revs=span, input=text)).stdout.partition(" ")[0]
 
     async def show(self, rev: str, path: str, limit: int = 1 << 20) -> bytes | None:
-        """The first `limit` bytes of a file at `rev`; None when there is no such file."""
+        """The first `limit` bytes of a file at `rev`; None when the commit has no such file."""
         args = ("cat-file", "blob", f"{_checked(rev)}:{path}")
-        done = await run(*args, git_dir=self.path, env=ALONE)
+        done = await self.questions.ask(*args, revs=(f"{rev}:",), ok=(0, 128))
+        if done.code and not any(words in done.stderr for words in NO_SUCH_FILE):
+            raise failure(args, done)  # a fault must not read as "the file was removed"
         return None if done.code else encode(done.stdout)[:limit]
 
     async def is_ancestor(self, old: str, new: str) -> bool:
         """Whether `new` contains `old`. Raises GitError when one of them is unknown."""
         args = ("merge-base", "--is-ancestor", _checked(old), _checked(new))
-        done = await run(*args, git_dir=self.path, env=ALONE)
-        if done.code > 1:
-            raise failure(args, done)
-        return done.code == 0
+        return (await self.questions.ask(*args, revs=(old, new), ok=(0, 1))).code == 0
 
     async def push(self, updates: Sequence[Push]) -> None:
         """Move refs at the remote, all or none. Raises PushRejected when one is not as expected there.
@@ -238,7 +277,27 @@ class Hub:
 
     async def blob(self, data: bytes) -> str:
         """Store `data`; returns its sha."""
-        return (await git("hash-object", "-w", "--stdin", git_dir=self.path, env=ALONE, input=data)).strip()
+        if data not in self._blobs:
+            out = await git("hash-object", "-w", "--stdin", git_dir=self.path, env=ALONE, input=data)
+            self._blobs[data] = out.strip()
+        return self._blobs[data]
+
+    async def place(self, ref: str, data: bytes) -> str:
+        """Make `ref` at the remote, holding `data`, if it is absent; returns its sha. Exactly one of many wins.
+
+        Raises PushRejected when it is there and holds anything else. It is there with this very data: that counts.
+        """
+        sha = await self.blob(data)
+        if self._local is None:
+            await self.push([Push(ref, sha, "")])
+            return sha
+        # A repository on this machine is asked directly: a push would start four processes for one file.
+        await git("hash-object", "-w", "--stdin", cwd=self._local, env=self.env, input=data)
+        args = ("update-ref", "--no-deref", ref, sha, ZERO)
+        done = await run(*args, cwd=self._local, env=self.env)
+        if done.code and await self._beside(ref) != sha:
+            raise PushRejected("update-ref", done.code, done.stderr)
+        return sha
 
     async def _git(self, *args: str, ok: Sequence[int] = (0,)) -> str:
         return await git(*args, git_dir=self.path, env=ALONE, ok=ok)
@@ -248,8 +307,13 @@ class Hub:
 
     async def _span(self, base: str, head: str) -> tuple[str, str]:
         """From where to where `base...head` goes; histories with nothing in common are compared as they are."""
-        common = await self._git("merge-base", _checked(base), _checked(head), ok=(0, 1))
-        return common.strip() or base, head
+        common = await self.questions.ask("merge-base", _checked(base), _checked(head), revs=(base, head), ok=(0, 1))
+        return common.stdout.strip() or base, head
+
+    async def tree(self, commit: str) -> str:
+        """The tree object of a commit."""
+        rev = f"{_checked(commit)}^{{tree}}"
+        return (await self.questions.ask("rev-parse", "--verify", rev, revs=(rev,))).stdout.strip()
 
     async def _usable(self) -> bool:
         done = await run("rev-parse", "--is-bare-repository", git_dir=self.path, env=ALONE)
@@ -273,12 +337,23 @@ class Hub:
 
     async def _fetch(self, base: str) -> str | GitError:
         ref = f"refs/remotes/origin/{base}"
+        if self._local and (same := await self._unmoved(base)):
+            return same
         spec = f"+refs/heads/{base}:{ref}"
         args = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", self.url, spec)
         done = await run(*args, git_dir=self.path, env=self.env)
         if done.code:
             return await why_no_base(self.url, base, self.env, failure(args, done))
         return await self._line("rev-parse", ref)
+
+    async def _unmoved(self, base: str) -> str | None:
+        """Where a branch of a repository on this machine is, if that was fetched last: then nothing is to fetch."""
+        _, last = self._fetched.get(base, (0, ""))
+        if not last or isinstance(last, GitError):
+            return None
+        with suppress(GitError):
+            return last if await self._beside(f"refs/heads/{base}") == last else None
+        return None
 
 
 def _tabbed(line: str) -> tuple[str, str, str]:

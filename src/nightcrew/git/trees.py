@@ -165,14 +165,15 @@ async def _tool(*argv: str, cwd: Path | None = None) -> None:
 
 async def _private_git(hub: Hub, plan: Plan) -> None:
     """A repository of the tree's own, which only borrows the hub's objects: no remote, nothing shared to write."""
-    await git("init", "--quiet", "--template=", f"--initial-branch={plan.branch}", "--", str(plan.tree), env=ALONE)
     git_dir = plan.tree / ".git"
+    await asyncio.to_thread(shutil.copytree, await hub.skeleton(), git_dir)
+    (git_dir / "HEAD").write_text(f"ref: refs/heads/{plan.branch}\n")
     for folder in ("info", "objects/info"):
         (git_dir / folder).mkdir(parents=True, exist_ok=True)
     (git_dir / "objects/info/alternates").write_text(f"{hub.path}/objects\n")
     with (git_dir / "config").open("a") as config:
         config.write(_config(hub.identity))
-    bases = {name: sha for name, sha in (await hub.refs("refs/remotes/origin")).items() if sha == plan.base_sha}
+    bases = dict.fromkeys(hub.fetched(plan.base_sha), plan.base_sha)
     refs = sorted({f"refs/heads/{plan.branch}": plan.start, **bases}.items())
     (git_dir / "packed-refs").write_text("".join(f"{sha} {name}\n" for name, sha in refs))
     if (hub.path / "shallow").exists():

@@ -16,8 +16,8 @@ COPIED = ("-c", "core.checkStat=minimal", "-c", "core.trustctime=false")
 MAX_DEPTH = 20  # of repositories nested in one another
 
 
-async def write_tree(hub: Path, tree: Path, parent: str, seed: Path | None) -> str:
-    """The tree object of `tree`'s files, for a work tree that began as `parent`.
+async def write_tree(hub: Path, tree: Path, parent: str, seed: Path | None) -> str | None:
+    """The tree object of `tree`'s files, for a work tree that began as `parent`; None when nothing differs from it.
 
     Plumbing only: unlike `git add` and `git status`, ls-files and update-index run nothing in nested repositories, and
     filters do not exist where the hub's configuration names none.
@@ -29,6 +29,8 @@ async def write_tree(hub: Path, tree: Path, parent: str, seed: Path | None) -> s
         at = _At(hub, tree, index)
         await at.git("read-tree", "-m", "-i", parent)
         paths = await at.changed()
+        if not paths:
+            return None
         there, gone = await asyncio.to_thread(_sorted_out, tree, paths)
         await at.git("update-index", "--force-remove", "-z", "--stdin", input=_listed(gone))
         await at.git("update-index", "--add", "--replace", "-z", "--stdin", input=_listed(there))

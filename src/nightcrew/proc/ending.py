@@ -53,7 +53,8 @@ async def end(target: Process | Handle, grace: float = 2.0) -> int:
     try:
         if grace > 0 and _ask(handle, process):
             await _gone(handle, process, grace)
-        _, left = await _until_quiet(strike)
+        # Nothing forks away from cgroup.kill, so one quiet look is proof enough where there is one.
+        _, left = await _until_quiet(strike, 1 if handle.cgroup else _QUIET)
         if process:
             await process.wait(0.5 if left else _PATIENCE)
     except asyncio.CancelledError:
@@ -143,11 +144,11 @@ async def _gone(handle: Handle, process: Process | None, grace: float) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _until_quiet(strike: Callable[[], set[int]]) -> tuple[set[int], int]:
+async def _until_quiet(strike: Callable[[], set[int]], looks: int = _QUIET) -> tuple[set[int], int]:
     """Strike until nothing is found any more: the pids that were, and how many are left when patience runs out."""
     seen, found, quiet = set[int](), set[int](), 0
     until = time.monotonic() + _PATIENCE
-    while quiet < (2 * _QUIET if seen else _QUIET) and time.monotonic() < until:
+    while quiet < (2 * looks if seen else looks) and time.monotonic() < until:
         found = strike()
         seen |= found
         quiet = 0 if found else quiet + 1

@@ -34,15 +34,10 @@ def claim_ref(branch: str) -> str:
 
 async def ensure_claim(hub: Hub, branch: str, crew: str) -> str:
     """Claim the branch at the remote by compare-and-set; returns the claim's object. Exactly one crew wins."""
-    ours = await hub.blob(f"nightcrew {crew} {branch}\n".encode())
-    ref = claim_ref(branch)
-    if await hub.remote_ref(ref) != ours:
-        try:
-            await hub.push([Push(ref, ours, "")])
-        except PushRejected as lost:
-            if await hub.remote_ref(ref) != ours:
-                raise ClaimedElsewhere(f"{branch} is claimed by another crew.") from lost
-    return ours
+    try:
+        return await hub.place(claim_ref(branch), f"nightcrew {crew} {branch}\n".encode())
+    except PushRejected as lost:
+        raise ClaimedElsewhere(f"{branch} is claimed by another crew.") from lost
 
 
 @dataclass(frozen=True)

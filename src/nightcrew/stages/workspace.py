@@ -19,7 +19,7 @@ from nightcrew.git.rescue import Rescue, rescue, rescue_rest, rescues, restore
 
 __all__ = [
     "Proof", "Rescue", "Workspace", "choose", "discard", "ensure", "prove", "remove", "rescue", "rescues", "restore",
-    "run_hook", "sweep",
+    "run_hook", "seed", "sweep",
 ]  # fmt: skip
 
 OURS = ".nightcrew"  # our folder below the workspaces: records, overlay layers, templates, trash
@@ -151,6 +151,15 @@ async def remove(
     return kept
 
 
+def seed(root: Path, path: Path) -> Path | None:
+    """The index made with the workspace's files, None when there is none: with it, unchanged files need no reading."""
+    place = _place(root, _key(root, path))
+    record = _read(place)
+    if record is None or record.kind not in trees.FROM_TEMPLATE:
+        return None
+    return place.ours / "templates" / record.template / "index"
+
+
 async def discard(hub: Hub, root: Path, path: Path) -> None:
     """Remove a tree that no agent ever worked in (a gate's): what lies in it is nobody's work and is not rescued."""
     place = _place(root, _key(root, path))
@@ -248,8 +257,8 @@ async def _rescued(hub: Hub, place: _Place, record: _Record, into_ref: str, know
     if not place.tree.exists():
         return await rescue_rest(hub, place.tree, record.branch, into_ref, record.base_sha)
     safe = {record.base_sha, record.start, *known}
-    seed = place.ours / "templates" / record.template / "index" if record.kind in trees.FROM_TEMPLATE else None
-    return await rescue(hub, place.tree, record.branch, into_ref, safe, seed=seed)
+    index = seed(place.root, place.tree)
+    return await rescue(hub, place.tree, record.branch, into_ref, safe, seed=index)
 
 
 async def _unmade(hub: Hub, place: _Place, record: _Record) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from nightcrew.core.gate import Entry, entries_in
 from nightcrew.errors import GitError
@@ -15,19 +16,43 @@ ALONE = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
 
 async def fork(hub: Hub, base_sha: str, head_sha: str) -> str:
     """Where the work left the base, "" for unrelated histories."""
-    out = await git("merge-base", base_sha, head_sha, git_dir=hub.path, env=ALONE, ok=(0, 1))
-    return out.strip()
+    done = await hub.questions.ask("merge-base", base_sha, head_sha, revs=(base_sha, head_sha), ok=(0, 1))
+    return done.stdout.strip()
 
 
 async def entries(hub: Hub, fork: str, head_sha: str) -> list[Entry]:
     """What differs between two commits."""
-    return entries_in(await git(*_RAW, fork, head_sha, git_dir=hub.path, env=ALONE))
+    return entries_in((await hub.questions.ask(*_RAW, fork, head_sha, revs=(fork, head_sha))).stdout)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of the work."""
+
+    sha: str
+    parents: tuple[str, ...]
+    title: str  # abbreviated sha and subject
+    message: str
+
+
+async def commits(hub: Hub, base_sha: str, head_sha: str) -> list[Commit]:
+    """The commits of the work, newest first."""
+    asked = ("rev-list", "--no-commit-header", "--format=%H%n%P%n%h %s%n%B%x00", head_sha, f"^{base_sha}")
+    out = (await hub.questions.ask(*asked, revs=(head_sha, base_sha))).stdout
+    found = [part.lstrip("\n").split("\n", 3) for part in out.split("\0") if part.strip()]
+    return [Commit(sha, tuple(parents.split()), title, message) for sha, parents, title, message in found]
 
 
 async def history(hub: Hub, base_sha: str, head_sha: str) -> list[Entry]:
-    """What each commit of the work changes (merges aside: what they bring in is in the end result or on the base)."""
-    commits = await git("rev-list", head_sha, f"^{base_sha}", git_dir=hub.path, env=ALONE)
-    return entries_in(await git(*_RAW, "--root", "--stdin", git_dir=hub.path, env=ALONE, input=commits.encode()))
+    """What each commit of the work changes (merges aside: what they bring in is in the end result or on the base).
+
+    Nothing for a single commit on top of the base's history: that is the end result itself.
+    """
+    made = await commits(hub, base_sha, head_sha)
+    if len(made) == 1 and made[0].parents == (await fork(hub, base_sha, head_sha),):
+        return []
+    listed = "".join(f"{commit.sha}\n" for commit in made)
+    return entries_in(await git(*_RAW, "--root", "--stdin", git_dir=hub.path, env=ALONE, input=listed.encode()))
 
 
 async def sizes(hub: Hub, oids: Iterable[str]) -> dict[str, int]:

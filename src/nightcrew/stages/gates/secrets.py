@@ -9,8 +9,8 @@ from importlib import import_module
 from time import monotonic
 
 from nightcrew.core.gate import NOTHING, SUBMODULE, Detector, Entry, name, own_detectors, secrets_in
-from nightcrew.git import Hub, git
-from nightcrew.stages.gates.objects import ALONE, read, sizes
+from nightcrew.git import Hub
+from nightcrew.stages.gates.objects import commits, read, sizes
 
 MAX_CONTENT = 256 << 20  # bytes of all new content together
 MAX_OLD = 16 << 20  # bytes of an old version that is compared
@@ -59,9 +59,8 @@ async def in_files(hub: Hub, content: Sequence[Entry], known: Mapping[str, int])
 
 async def in_messages(hub: Hub, base_sha: str, head_sha: str) -> list[str]:
     """The commits whose messages hold a secret: they are pushed too."""
-    asked = ("rev-list", "--no-commit-header", "--format=%H%n%B%x00", head_sha, f"^{base_sha}")
-    said = await git(*asked, git_dir=hub.path, env=ALONE)
-    return await asyncio.to_thread(_heard, said.split("\0"))
+    said = [f"{commit.sha}\n{commit.message}" for commit in await commits(hub, base_sha, head_sha)]
+    return await asyncio.to_thread(_heard, said)
 
 
 def when(entry: Entry) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nightcrew.core.gate import name, plain, tail
 from nightcrew.core.model import GateResult, GateSettings
-from nightcrew.git import Hub, git
+from nightcrew.git import Hub
 from nightcrew.proc import Completed, run
-from nightcrew.stages.gates.objects import ALONE, entries, fork
+from nightcrew.stages.gates.objects import commits, entries, fork
 from nightcrew.stages.gates.verdict import failed, passed
 
 Taken = Callable[[str], Awaitable[str]]
@@ -34,7 +34,7 @@ async def changed(hub: Hub, base_sha: str, head_sha: str, patch_id_taken: Taken)
     if not await entries(hub, left, head_sha):
         return failed("changed", "the commits change nothing", listed)
     merged = await hub.merge_tree(base_sha, head_sha)
-    if not merged.conflicts and merged.tree == await hub.sha(f"{base_sha}^{{tree}}"):
+    if not merged.conflicts and merged.tree == await hub.tree(base_sha):
         return failed("changed", "the base already holds everything that the commits change", listed)
     if other := await patch_id_taken(await hub.patch_id(left, head_sha)):
         found = failed("changed", f"the same patch is already proposed or merged for {other}", listed)
@@ -43,8 +43,8 @@ async def changed(hub: Hub, base_sha: str, head_sha: str, patch_id_taken: Taken)
 
 
 async def _commits(hub: Hub, base_sha: str, head_sha: str) -> str:
-    asked = ("--no-commit-header", "--format=%h %s", "--max-count=50", head_sha, f"^{base_sha}")
-    return plain(await git("rev-list", *asked, git_dir=hub.path, env=ALONE)).strip()
+    made = await commits(hub, base_sha, head_sha)
+    return plain("\n".join(commit.title for commit in made[:50])).strip()
 
 
 async def _stat(hub: Hub, left: str, head_sha: str) -> str:

@@ -39,19 +39,19 @@ _MILLISECONDS = Annotated[int, Meta(ge=1000, le=10**9)]
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[agents.<name>]` with kind "claude". Times in milliseconds."""
 
-    program: str = "claude"
+    program: str = "claude"  # a name on the PATH, or a whole path
     models: tuple[str, ...] = ("sonnet", "opus")  # the ladder, cheapest first
     env: dict[str, str] = {}  # "$NAME" is taken from nightcrew's environment when a session starts
-    pass_env: tuple[str, ...] = PASSED
+    pass_env: tuple[str, ...] = PASSED  # taken over from nightcrew's environment where they are set
     permission_mode: str = "bypass"  # or a mode of the CLI: "dontAsk", "acceptEdits", ...
-    allowed_tools: tuple[str, ...] = ()
-    disallowed_tools: tuple[str, ...] = ("Bash(git push*)", "Bash(gh *)", "EnterWorktree")
+    allowed_tools: tuple[str, ...] = ()  # as --allowedTools takes them
+    disallowed_tools: tuple[str, ...] = ("Bash(git push*)", "Bash(gh *)", "EnterWorktree")  # as --disallowedTools
     max_retries: Annotated[int, Meta(ge=0, le=100)] = 1  # nightcrew does the waiting, once for all sessions
-    api_timeout_ms: _MILLISECONDS = 300_000
+    api_timeout_ms: _MILLISECONDS = 300_000  # one request to the provider
     stream_idle_ms: Annotated[int, Meta(ge=10_000, le=10**9)] = 120_000  # the CLI takes no less
-    bash_timeout_ms: _MILLISECONDS = 300_000
-    bash_max_timeout_ms: _MILLISECONDS = 900_000
-    extra_args: tuple[str, ...] = ()
+    bash_timeout_ms: _MILLISECONDS = 300_000  # one shell command, unless the model asks for longer
+    bash_max_timeout_ms: _MILLISECONDS = 900_000  # the longest it may ask for
+    extra_args: tuple[str, ...] = ()  # put at the end of the command line
 
 
 class Claude:

@@ -20,17 +20,17 @@ PASSED = (
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[agents.<name>]` with kind "codex". Every key may be left out."""
 
-    program: str = "codex"
+    program: str = "codex"  # a name on the PATH, or a whole path
     models: tuple[str, ...] = ()  # the ladder, cheapest first; () = the model of codex's own config.toml
     effort: str = ""  # reasoning effort, e.g. "high"; "" = the model's own
     env: dict[str, str] = {}  # more environment; "$NAME" is taken from nightcrew's environment when a session starts
     pass_env: tuple[str, ...] = PASSED  # taken over from nightcrew's environment where they are set
-    sandbox: Literal["danger-full-access", "workspace-write", "read-only"] = "danger-full-access"
+    sandbox: Literal["danger-full-access", "workspace-write", "read-only"] = "danger-full-access"  # codex's own sandbox
     writable_roots: tuple[str, ...] = (".git",)  # of workspace-write; relative ones are the workspace's
     approve: bool = False  # the answer should codex ask in spite of its approval policy, which is "never"
     network_tries: int = 5  # then the provider is out of reach; codex itself would try for ever
     config: dict[str, object] = {}  # codex's own settings (`-c key=value`): tables or dotted keys
-    extra_args: tuple[str, ...] = ()
+    extra_args: tuple[str, ...] = ()  # put at the end of the command line
 
 
 def settings_of(name: str, table: Mapping[str, object]) -> Settings:

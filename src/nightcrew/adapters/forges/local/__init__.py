@@ -38,6 +38,7 @@ class LocalForge:
             raise ConfigError(f"[forges.{name}] {min(settings)}: unknown key.", hint="The local forge has no settings.")
         self.name = name
         self.home = home
+        self._known: dict[str, Repository] = {}
 
     def git_env(self, repo: Repo) -> Mapping[str, str]:
         """Nothing: a path needs no credential."""
@@ -104,7 +105,9 @@ class LocalForge:
     async def _desk(self, repo: Repo, *, new: bool = True) -> AsyncIterator[_Desk]:
         """The repository, alone among writers. Without `new`, nothing is written where there is no pull request yet."""
         try:
-            git = await repository(repo.name, repo.url, self.home)
+            git = self._known.get(repo.url) or await repository(repo.name, repo.url, self.home)
+            if git.git_dir.is_dir():
+                self._known[repo.url] = git
             desk = _Desk(repo, git, _Records(git.git_dir))
             if new or desk.kept.folder.exists():
                 async with desk.kept.turn():
