@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from nightcrew.testing.plugin import postgres_server, postgres_url  # noqa: F401
+
 AUTHOR = {
     "GIT_AUTHOR_NAME": "Ada", "GIT_AUTHOR_EMAIL": "ada@example.com", "GIT_COMMITTER_NAME": "Ada",
     "GIT_COMMITTER_EMAIL": "ada@example.com", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1",

@@ -50,6 +50,7 @@ class Crew:
     # Test suites beyond the number of cores only make one another slow; a cleanup can always wait.
     checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(max(os.cpu_count() or 2, 2)))
     cleaning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    unrecorded: set[str] = field(default_factory=set)  # runs whose attempt ended, and the disk is too full to say so
     numbers: dict[str, int] = field(default_factory=dict)  # the attempt each live session belongs to
 
     @property

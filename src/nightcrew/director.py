@@ -46,6 +46,7 @@ class Director:
         self.crew = crew
         self.scan_every = scan_every
         self.scans: dict[str, Scan] = {}
+        self.moved: dict[str, TicketState] = {}  # what we wrote on boards since the last scans began, by run
         self.finished: frozenset[str] = frozenset()
         self.gone: frozenset[str] = frozenset()
         self.pulls: dict[tuple[str, str], PullRequest] = {}
@@ -82,7 +83,7 @@ class Director:
             view = await self.tick()
             if self.stopping:
                 self._end_sessions()
-                if not view.attempts:
+                if not {a.run_id for a in view.attempts} - self.crew.unrecorded:
                     break
             self._rounds = self._rounds + 1 if self._changed else 0
             if 0 < self._rounds < SPINNING:
@@ -135,7 +136,7 @@ class Director:
         if self.crew.now() >= self.next_scan:
             self.next_scan = self.crew.now() + timedelta(seconds=self.scan_every)
             await self.scan()
-        tickets = tuple(t for scan in self.scans.values() for t in scan.tickets)
+        tickets = tuple(self._tickets())
         ids = {schedule.run_id(t) for t in tickets if t.state is TicketState.OPEN}
         now = self.crew.now()
         waiting = {run_id for run_id, at in self.not_again_before.items() if at > now}
@@ -151,6 +152,7 @@ class Director:
     async def scan(self) -> None:
         """Look at every board and at the pull requests of runs in review."""
         store, problems = self.crew.store, {}
+        self.moved.clear()
         for name, board in self.crew.boards.items():
             try:
                 self.scans[name] = await board.scan()
@@ -185,7 +187,9 @@ class Director:
         self.finished, self.gone = frozenset(done), frozenset(gone)
 
     def _tickets(self) -> list[Ticket]:
-        return [t for scan in self.scans.values() for t in scan.tickets]
+        """As the boards show them, also where we wrote after we had read: our own word must not look like a person's."""
+        found = [t for scan in self.scans.values() for t in scan.tickets]
+        return [replace(t, state=self.moved.get(schedule.run_id(t), t.state)) for t in found]
 
     async def _look_at_pulls(self, runs: Iterable[Run]) -> None:
         for name in {r.repo for r in runs}:
@@ -283,7 +287,9 @@ class Director:
         jitter = int(hashlib.sha256(f"{run.id}:{attempt.number}".encode()).hexdigest()[:4], 16) / 0xFFFF
         after = lifecycle.lane_after(lane, attempt, self.crew.policy, now, jitter)
         settled = lifecycle.settle(run, attempt, self.crew.policy, now, jitter)
+        self.pulls.pop((run.repo, run.branch), None)  # seen before this attempt answered what was asked there
         if store.settle(settled, attempt, after):
+            self.pulls.pop((run.repo, run.branch), None)  # seen before the work: what it answers is not asked again
             log.info("attempt.ended", extra={"ticket": run.key, "outcome": attempt.outcome, "run": settled.state.value})
             if after.state is not lane.state:
                 store.event(f"lane.{after.state}", lane=lane.name, evidence=after.evidence, until=after.until)
@@ -331,6 +337,7 @@ class Director:
 
     async def _show(self, run: Run, state: TicketState) -> None:
         await self.crew.boards[run.board].move(run.ticket_id, state, run.reason, run.url)
+        self.moved[run.id] = state
         self.crew.store.set_run(run.id, shown=state.value)
 
     def _later(self, run: Run, work: Coroutine[Any, Any, None]) -> None:

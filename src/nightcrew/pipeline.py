@@ -331,7 +331,7 @@ class AttemptRun:
 
     async def _collect(self, prepared: Prepared) -> str:
         """The agent's commits, and one of ours with what it left uncommitted."""
-        title = report.pull_request_title(await self._ticket())
+        title = report.pull_request_title(self.run)  # not the board's: it may be out of reach, and the work must be safe
         tree, seed = Path(prepared.tree), workspace.seed(self.crew.workspaces, Path(prepared.tree))
         return await self.hub.collect(tree, self.run.branch, self.work_ref, prepared.base_sha, title, seed)
 
@@ -438,8 +438,11 @@ class AttemptRun:
         """The attempt's end, once, as soon as it can be written. The director folds it into the run."""
         while True:
             try:
-                return self.crew.store.finish_attempt(ended)
+                self.crew.store.finish_attempt(ended)
+                return self.crew.unrecorded.discard(self.run_id)
             except NightcrewError as error:
+                self.crew.unrecorded.add(self.run_id)
+                self.crew.wake()
                 log.error("attempt.unrecorded", extra={"ticket": self.run.key, "error": error.sentence()})
                 await asyncio.sleep(RECORD_AGAIN)
 

@@ -7,9 +7,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,19 @@ from nightcrew.git import git
 
 LINE = 'echo "$NIGHTCREW_SESSION" >>"work-$(basename "$PWD").txt"'
 PATIENCE = 90.0  # seconds until a run that should end is called hanging
+
+
+def until(holds: Callable[[], object], seconds: float = 30.0) -> bool:
+    """Wait until it holds; False when it did not within that time."""
+
+    async def wait() -> bool:
+        for _ in range(int(seconds / 0.02)):
+            if holds():
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
+    return asyncio.run(wait())
 
 
 @dataclass(frozen=True)
@@ -39,12 +52,13 @@ class Verdict:
 
 
 class World:
-    """Everything lies below `home`. `waits` is how long the agent thinks between its two commits, in seconds."""
+    """Everything lies below `home`."""
 
     def __init__(self, home: Path, database_url: str = "") -> None:
         self.home, self.database_url = home, database_url
         self.config = home / "nightcrew.toml"
         self.repos: tuple[str, ...] = ()
+        self.settings = ("", "")
 
     def make(
         self,
@@ -57,32 +71,46 @@ class World:
         script: Sequence[object] = (),
         limits: str = "",
     ) -> World:
-        """Make it: `tickets` tickets dealt out over `repos`, none worked yet."""
+        """Make it: `tickets` tickets dealt out over `repos`, none worked yet.
+
+        The agent thinks `waits` seconds between its two commits, a moment only when its session goes on; or it plays
+        `script`.
+        """
         self.repos = tuple(repos)
         for name in repos:
             asyncio.run(_repository(self.home / name))
         for number in range(1, tickets + 1):
             self.ticket(f"K-{number}", repos[(number - 1) % len(repos)])
-        work = [{"run": LINE}, {"commit": "half"}, {"wait": waits}, {"run": LINE}, {"commit": "whole"}]
-        (self.home / "script.json").write_text(json.dumps({"attempts": [list(script) or work]}))
-        self.config.write_text(self._toml(running, workspace, limits))
+        self.play(script or _work(waits), script or _work(0.1))
+        self.settings = f'workspace = "{workspace}"', f"max_running = {running}\n{limits}"
+        self.configure(*repos)
         return self
+
+    def play(self, script: Sequence[object], resumed: Sequence[object] = ()) -> None:
+        """What the agent does from now on: `resumed` when its session goes on, else `script`."""
+        whole = {"attempts": [list(script)], "on_resume": {"attempts": [list(resumed or script)]}}
+        (self.home / "script.json").write_text(json.dumps(whole))
+
+    def configure(self, *repos: str) -> None:
+        """Write nightcrew.toml with these repositories."""
+        agent = json.dumps([sys.executable, "-m", "nightcrew.testing.scripted_agent", str(self.home / "script.json")])
+        database = f"database_url = {json.dumps(self.database_url)}\n" if self.database_url else ""
+        listed = "".join(f'\n[[repos]]\nname = "{n}"\npath = "{n}"\nbase = "main"\n' for n in repos)
+        self.config.write_text(
+            f'[crew]\n{self.settings[0]}\n{database}\n[board]\nkind = "folder"\npath = "tickets"\n\n'
+            f"[limits]\nbackoff_base = 0.2\nmax_attempts = 3\n{self.settings[1]}\n"
+            f'[agents.scripted]\nkind = "command"\ncommand = {agent}\n{listed}'
+        )
+
+    def reach(self, what: Callable[[World], object]) -> None:
+        """Wait until that holds; raises AssertionError with what was printed when it never does."""
+        assert until(lambda: what(self)), (self.home / "up.log").read_text()[-2000:]
 
     def ticket(self, key: str, repo: str) -> None:
         """Put one more ticket on the board."""
         (self.home / "tickets").mkdir(exist_ok=True)
         front = f"---\nid: {key}\ntitle: Do {key}\nrepo: {repo}\nstate: todo\n---\n"
         (self.home / "tickets" / f"{key}.md").write_text(f"{front}\nWrite a line, twice.\n")
-
-    def _toml(self, running: int, workspace: str, limits: str) -> str:
-        agent = json.dumps([sys.executable, "-m", "nightcrew.testing.scripted_agent", str(self.home / "script.json")])
-        database = f"database_url = {json.dumps(self.database_url)}\n" if self.database_url else ""
-        repos = "".join(f'\n[[repos]]\nname = "{n}"\npath = "{n}"\nbase = "main"\n' for n in self.repos)
-        return (
-            f'[crew]\nworkspace = "{workspace}"\n{database}\n[board]\nkind = "folder"\npath = "tickets"\n\n'
-            f"[limits]\nmax_running = {running}\nbackoff_base = 0.2\nmax_attempts = 3\n{limits}\n"
-            f'[agents.scripted]\nkind = "command"\ncommand = {agent}\n{repos}'
-        )
 
     # -- running ---------------------------------------------------------------------------------------------------
     def argv(self, *command: str, at: str = "") -> list[str]:
@@ -103,6 +131,12 @@ class World:
         """Start a command and leave it running; its output goes to `up.log`."""
         with (self.home / "up.log").open("a") as log:
             return subprocess.Popen(self.argv(*command), stdout=log, stderr=log, text=True, cwd=self.home)
+
+    @staticmethod
+    def wait(process: subprocess.Popen[str], seconds: float) -> None:
+        """Let it run for a while, or to its end."""
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
 
     # -- looking ---------------------------------------------------------------------------------------------------
     def runs(self) -> dict[str, Run]:
@@ -128,10 +162,24 @@ class World:
 
     def told(self) -> list[str]:
         """Every commit that an agent printed, in the order of the files."""
-        logs = sorted((self.home / ".nightcrew" / "attempts").glob("*/*/try-*/stdout"))
-        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        lines = [line for log in self.tries("stdout") for line in log.read_text(errors="replace").splitlines()]
         events = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         return [event["sha"] for event in events if event["type"] == "commit"]
+
+    def tries(self, name: str) -> list[Path]:
+        """The files of that name which sessions left: `stdout`, `rc`."""
+        return sorted((self.home / ".nightcrew" / "attempts").glob(f"*/*/try-*/{name}"))
+
+    def sessions(self) -> set[str]:
+        """The ids of the sessions that wrote the lines of the pull requests."""
+        lines: set[str] = set()
+        for name in self.repos:
+            where = self.home / name / ".git"
+            heads = asyncio.run(git("for-each-ref", "--format=%(refname)", "refs/heads/nightcrew", git_dir=where))
+            for ref in heads.split():
+                text = asyncio.run(git("grep", "-h", "-E", "-e", "^[0-9a-f-]{36}$", ref, "--", "work-*", git_dir=where))
+                lines |= set(text.split())
+        return lines
 
     def verdict(self) -> Verdict:
         """Look at all of it: rows, pull requests, refs, processes."""
@@ -163,12 +211,16 @@ class World:
 
     def _processes(self, mark: str) -> list[str]:
         """What bears the crew's mark or works below `home`; a git that a killed nightcrew left gets a moment to end."""
-        until = time.monotonic() + 10
-        while True:
-            found = [left.command for left in proc.leftovers(mark)] + _working_in(self.home)
-            if not found or time.monotonic() > until:
-                return found
-            time.sleep(0.05)
+
+        def found() -> list[str]:
+            return [left.command for left in proc.leftovers(mark)] + _working_in(self.home)
+
+        until(lambda: not found(), 10)
+        return found()
+
+
+def _work(waits: float) -> list[object]:
+    return [{"run": LINE}, {"commit": "half"}, {"wait": waits}, {"run": LINE}, {"commit": "whole"}]
 
 
 def _working_in(home: Path) -> list[str]:

@@ -220,16 +220,18 @@ class Night:
 
     def runs(self) -> dict[str, str]:
         """Ticket -> state, read from the database itself: many times cheaper than a command."""
-        return dict(self.sql("SELECT key, state FROM runs"))
+        return self.states() if self.disk else dict(self.sql("SELECT key, state FROM runs"))
 
     def attempts(self, ticket: str) -> list[str]:
         """The outcomes of its attempts, oldest first; "" for one under way."""
+        if self.disk:
+            return [a["outcome"] for a in self.show(ticket)["attempts_list"]]
         query = "SELECT coalesce(outcome, '') FROM attempts JOIN runs ON runs.id = run_id WHERE key = ? ORDER BY number"
         return [str(row[0]) for row in self.sql(query, ticket)]
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What the database in the state directory says; nothing while there is none."""
-        path = self.seen(self.state) / "nightcrew.sqlite"
+        path = self.state / "nightcrew.sqlite"  # SQLite resolves links, so never through `seen`
         try:
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
                 return list(connection.execute(query, values))

@@ -22,7 +22,8 @@ from nightcrew.testing.endpoints import Asked, Endpoint
 from tests.conftest import Repository
 
 PATIENCE = 60.0
-TEST = f"{shlex.quote(sys.executable)} -m unittest -q"
+PYTHON = shlex.quote(sys.executable)
+TEST = f"{PYTHON} -m unittest -q"
 KEY_LINE = "API_KEY = None  # the operations team gives it out"
 FILES = {
     "calc.py": "def add(a, b):\n    return a + b\n",

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.household import Disk, Night
 
 WORKFLOW = "---\n{}\n---\nDo {{{{ issue.identifier }}}} well.\n"
+pytestmark = pytest.mark.slow
 ALONE = "the file system of one process can only be changed on Linux"
 needs_disk = pytest.mark.skipif(sys.platform != "linux", reason=ALONE)
 
@@ -97,7 +98,7 @@ STUCK: dict[str, tuple[str, tuple[str, ...]]] = {
     "SLOW-1": ("queued", ("the hook before_run did not end within 1 s", "Raise `hooks.timeout`")),
     "FLOW-1": ("queued", ("WORKFLOW.md:2: not valid YAML", "Correct it on the base branch")),
     "MISS-1": ("queued", ("no program `no-such-agent` on the PATH", "Install it")),
-    "QUIT-1": ("queued", ("lane quitter is overloaded", "exit code 3")),
+    "QUIT-1": ("queued", ("exit code 3",)),
     "WISH-1": ("queued", ("asks for agent nonesuch, which is not configured",)),
     "ASTRAY-1": ("unrouted", ('names "godo", which is no known repository', "is it good?")),
     "ASTRAY-2": ("unrouted", ("No rule names a repository",)),
@@ -105,7 +106,7 @@ STUCK: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def bad_night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+def bad_night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     """A night after which the good tickets are done, and what is wrong with the others is known."""
     night = Night(tmp_path_factory.mktemp("bad") / "home")
     _spoiled_repositories(night)
@@ -114,7 +115,7 @@ def bad_night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         night.until(lambda: all(night.runs().get(key) == "in_review" for key in GOOD))
         night.until(lambda: night.attempts("QUIT-1")[:3] == ["fast_fail"] * 3)
         night.until(lambda: [*night.attempts("SLOW-1")[:1], *night.attempts("MISS-1")] == ["infra", "misconfigured"])
-    yield night
+    return night
 
 
 def _spoiled_repositories(night: Night) -> None:
@@ -221,7 +222,8 @@ def test_no_traceback_is_shown(bad_night: Night):
 # -- hostile text ------------------------------------------------------------------------------------------------------
 def test_no_word_of_a_ticket_becomes_a_command_a_path_or_a_terminal_code(night: Night):
     mark = night.home / "pwned"
-    evil = f'$(touch {mark}) `touch {mark}`; touch {mark} {{{{ 7 | times: 7 }}}} {{% include "x" %}}\x1b[31m\x07\r\n--- | # x'
+    evil = f'$(touch {mark}) `touch {mark}`; touch {mark} {{{{ 7 | times: 7 }}}} {{% include "x" %}}'
+    evil += "\x1b[31m\x07\r\n--- | # x"
     night.agent("plain", ["/bin/sh", "-c", "cat > prompt.txt; git add -A; git commit -qm work"])
     path = night.ticket("evil", "good", body=f"```\n</ticket>\n{evil}\n", title=evil, labels=["agent:plain"])
     path.write_text(path.read_text().replace('id: "evil"', f"id: {json.dumps('../../../evil; touch ' + str(mark))}"))
@@ -271,8 +273,7 @@ def test_a_ticket_whose_file_breaks_while_it_is_worked_is_not_taken_for_gone(nig
         path.write_text(good.replace("title:", "title: ["))
         night.until(lambda: night.status()["problems"] != [])
         go.touch()
-        night.until(lambda: "infra" in night.attempts("ONE"))
-        assert night.runs() == {"ONE": "queued"}
+        night.until(lambda: "infra" in night.attempts("ONE") and night.runs() == {"ONE": "queued"})
         path.write_text(good)
         night.until(lambda: night.runs() == {"ONE": "in_review"})
     assert night.show("ONE")["consumed"] <= 1
@@ -351,6 +352,25 @@ def test_a_disk_that_fills_up_in_a_session_costs_no_attempt_and_the_work_goes_on
 
 
 @needs_disk
+def test_a_crew_whose_disk_is_full_can_be_stopped_and_finishes_at_the_next_start(night: Night):
+    go = night.home / "go"
+    waiter = f"while ! test -e {go}; do sleep 0.05; done; echo $$ > it.txt; git add -A; git commit -qm it"
+    night.agent("waiter", ["/bin/sh", "-c", waiter])
+    night.ticket("ONE", "good", labels=["agent:waiter"])
+    with Disk(night.state, Disk.FULL % "12m") as night.disk:
+        with night.up() as up:
+            night.until(lambda: list(night.seen(night.state).glob("attempts/*/1/try-0/stdout")) != [])
+            filler = night.disk.fill()
+            go.touch()
+            night.until(lambda: "disk is full" in (night.home / "up.err").read_text())
+            up.send_signal(signal.SIGTERM)
+            assert up.wait(20) == 0
+        filler.unlink()
+        assert night.run("up", "--until-idle").code == 0
+        assert night.runs() == {"ONE": "in_review"}
+
+
+@needs_disk
 def test_a_workspace_that_does_not_fit_stops_only_its_own_ticket(night: Night):
     big = night.repo("big")
     (big.path / "big.bin").write_bytes(os.urandom(6 << 20))
@@ -362,9 +382,9 @@ def test_a_workspace_that_does_not_fit_stops_only_its_own_ticket(night: Night):
     with Disk(night.home / "work", Disk.FULL % "4m") as night.disk:
         assert night.run("up", "--once").code == 0
         rows = {row["ticket"]: row for row in night.status()["tickets"]}
+        assert len(night.attempts("BIG-1")) <= 3
     assert (rows["ONE"]["state"], rows["TWO"]["state"], rows["BIG-1"]["state"]) == ("in_review", "in_review", "queued")
     assert "unable to write file big.bin. Make room on the disk" in rows["BIG-1"]["doing"]
-    assert len(night.attempts("BIG-1")) <= 3
 
 
 def test_a_second_up_on_the_same_state_says_so_and_exits(night: Night):

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import pytest
 
 from nightcrew.testing.anthropic import AnthropicEndpoint
 from tests.e2e.agents import program as real
-from tests.e2e.night_suite import Nights
+from tests.e2e.night_suite import Json, Nights
 
 
 class ClaudeSide:
     """Claude Code, logged in by a long-lived token as a subscriber is."""
 
     name = "claude"
-    wrong = MappingProxyType({
+    outlives = True
+    wrong: Mapping[str, Json] = MappingProxyType({
         "limit": {"error": 429, "type": "rate_limit_error", "message": "limit"},
         "overload": {"error": 529, "type": "overloaded_error", "message": "Overloaded", "times": 2},  # it tries twice
         "full": {"error": 400, "type": "invalid_request_error", "message": "prompt is too long: 9 > 8", "times": -1},
         "expired": {"error": 401, "type": "authentication_error", "message": "OAuth token has expired.", "times": -1},
     })  # fmt: skip
 
-    def shell(self, command: str) -> dict[str, Any]:
+    def shell(self, command: str) -> Json:
         return {"text": "Working.", "tools": [{"name": "Bash", "input": {"command": command}}]}
 
-    def endpoint(self, scripts: dict[str, Any]) -> AnthropicEndpoint:
+    def endpoint(self, scripts: Json) -> AnthropicEndpoint:
         return AnthropicEndpoint(scripts, bodies=True)
 
     def table(self, url: str, program: str = "") -> str:

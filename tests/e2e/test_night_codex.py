@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import pytest
 
 from nightcrew.testing.openai import OpenAIEndpoint
 from tests.e2e.agents import program as real
-from tests.e2e.night_suite import Nights
+from tests.e2e.night_suite import Json, Nights
 
 
 class CodexSide:
     """Codex, logged in by an API key; where its provider is, the owner's environment says."""
 
     name = "codex"
-    wrong = MappingProxyType({
+    outlives = False  # its stdin ends with nightcrew
+    wrong: Mapping[str, Json] = MappingProxyType({
         "limit": {"error": 429, "type": "usage_limit_reached", "message": "limit"},
-        "overload": {"error": 503, "type": "server_is_overloaded", "message": "busy", "times": 1},
+        "overload": {"error": 503, "type": "server_is_overloaded", "message": "busy", "times": 5},  # it tries 5 times
         "full": {"error": 400, "type": "context_length_exceeded", "message": "too long", "times": -1},
         "expired": {"error": 401, "type": "invalid_api_key", "message": "Incorrect API key provided", "times": -1},
     })  # fmt: skip
 
-    def shell(self, command: str) -> dict[str, Any]:
+    def shell(self, command: str) -> Json:
         asked = {"cmd": command, "yield_time_ms": 30_000}
         return {"text": "Working.", "tools": [{"name": "exec_command", "input": asked}]}
 
-    def endpoint(self, scripts: dict[str, Any]) -> OpenAIEndpoint:
+    def endpoint(self, scripts: Json) -> OpenAIEndpoint:
         return OpenAIEndpoint(scripts, bodies=True)
 
     def table(self, url: str, program: str = "") -> str:

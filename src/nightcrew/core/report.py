@@ -12,7 +12,7 @@ from nightcrew.core.model import Attempt, GateResult, Repo, Run, RunState, Ticke
 MARKER = "<!-- nightcrew ticket={run} -->"
 
 
-def pull_request_title(ticket: Ticket) -> str:
+def pull_request_title(ticket: Ticket | Run) -> str:
     """One line, the key first; control characters of the ticket's title are gone."""
     return f"{plain(ticket.key, 60)}: {plain(ticket.title, 180)}"
 

@@ -28,6 +28,7 @@ __all__ = ["POINTS", "STEPS", "main"]
 STEPS = ("prepare", "session", "gates", "publish", "record")
 POINTS = {
     "migrate": "nightcrew.store:Store.migrate",
+    "create_table": "alembic.op:create_table",
     "adopt": "nightcrew.store:Store.add_run",
     "start_attempt": "nightcrew.store:Store.start_attempt",
     "start_workflow": "nightcrew.durable:Durable.start",
@@ -40,6 +41,7 @@ POINTS = {
     "collect": "nightcrew.git.hub:Hub.collect",
     "claim_patch": "nightcrew.store:Store.claim_patch",
     "push": "nightcrew.git.hub:Hub.push",
+    "push_branch": "nightcrew.stages.publish:_ensure_branch",
     "open": "nightcrew.adapters.forges.local:LocalForge.open",
     "keep_head": "nightcrew.adapters.forges.local.repository:Repository.keep",
     "finish_attempt": "nightcrew.store:Store.finish_attempt",

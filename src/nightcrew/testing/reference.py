@@ -298,8 +298,8 @@ def _class(node: ast.ClassDef) -> str:
 
 
 def _method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    head = ast.unparse(node).partition("\n")[0].removesuffix(":").removesuffix(": ...")
-    return f"```python\n{head}\n```\n\n{ast.get_docstring(node) or ''}".rstrip()
+    head = ast.unparse(node).partition("\n")[0].removesuffix(" ...").removesuffix(":")
+    return f"```python\n{head}: ...\n```\n\n{ast.get_docstring(node) or ''}".rstrip()
 
 
 def _adapter_module(port: str, kind: str) -> ModuleType:
