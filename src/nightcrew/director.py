@@ -289,7 +289,6 @@ class Director:
         settled = lifecycle.settle(run, attempt, self.crew.policy, now, jitter)
         self.pulls.pop((run.repo, run.branch), None)  # seen before this attempt answered what was asked there
         if store.settle(settled, attempt, after):
-            self.pulls.pop((run.repo, run.branch), None)  # seen before the work: what it answers is not asked again
             log.info("attempt.ended", extra={"ticket": run.key, "outcome": attempt.outcome, "run": settled.state.value})
             if after.state is not lane.state:
                 store.event(f"lane.{after.state}", lane=lane.name, evidence=after.evidence, until=after.until)

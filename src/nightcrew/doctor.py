@@ -142,8 +142,8 @@ async def _launched(app: App, agent: Agent, tree: Path, scratch: Path) -> str:
     ending = read_ending(agent, heard, datetime.now().astimezone())
     if ending.outcome is not Outcome.DONE:
         raise ConfigError(f"{ending.outcome}: {ending.evidence}", hint=HINTS.get(ending.outcome, ""))
-    answer = f", said {ending.said[:40]!r}" if ending.said else ", said nothing"
-    return f"answered after {heard.seconds:.1f} s as {ending.model or 'its default model'}{answer}"
+    answer = f"said {ending.said[:40]!r}" if ending.said else "said nothing, and ended well"
+    return f"{answer} after {heard.seconds:.1f} s as {ending.model or 'its default model'}"
 
 
 HINTS: dict[Outcome, str] = {

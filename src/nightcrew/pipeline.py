@@ -34,6 +34,7 @@ class Prepared:
 
     repo: Repo  # with what the repository's WORKFLOW.md adds
     base_sha: str = ""
+    start: str = ""  # the pull request's head when the attempt began, "" when there is none
     tree: str = ""
     instructions: str = ""
     problem: str = ""
@@ -179,7 +180,7 @@ class AttemptRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "prompt.md").write_text(told.prompt, encoding="utf-8", errors="replace")
         await self._hook("before_run", repo, tree)
-        return Prepared(repo, base_sha, str(tree), told.instructions)
+        return Prepared(repo, base_sha, start, str(tree), told.instructions)
 
     async def _prompt(self, repo: Repo, base_sha: str) -> brief.Built:
         run, pad = self.run, self._workpad()
@@ -417,7 +418,8 @@ class AttemptRun:
         body = report.pull_request_body(
             ticket, repo, run, [*others, mine], checked.results, await self._commits(checked)
         )
-        what = publish.Publication(run.branch, checked.head, report.pull_request_title(ticket), body)
+        title = report.pull_request_title(ticket)
+        what = publish.Publication(run.branch, checked.head, title, body, before=prepared.start)
         pull = await publish.publish(
             self.hub, self.crew.forges[repo.forge], repo, what, self.crew.id,
             lambda: store.check_fence(run.id, self.attempt.fence),

@@ -21,7 +21,7 @@ from nightcrew.stages import workspace
 from nightcrew.testing.endpoints import Asked, Endpoint
 from tests.conftest import Repository
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 PYTHON = shlex.quote(sys.executable)
 TEST = f"{PYTHON} -m unittest -q"
 KEY_LINE = "API_KEY = None  # the operations team gives it out"

@@ -102,6 +102,9 @@ class Nights:
         full = morning["FULL-1"].attempts
         assert [attempt.resume for attempt in full] == [False, False]
         assert full[0].session_id != full[1].session_id
+        shown = (await scene.night.call("show", "EXCUSE-1", "--json")).json
+        assert [attempt["outcome"] for attempt in shown["attempts_list"]] == ["gate_failed", "done"]
+        assert (shown["state"], shown["pull_request"]) == ("in_review", morning["EXCUSE-1"].run.pull_request)
 
     def _commits(self, scene: Scene, morning: Morning) -> None:
         """The agent's own commit where it made one, nightcrew's where it did not; what it cost is known."""

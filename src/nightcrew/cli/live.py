@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nightcrew.cli.show import COLOURS, fitted
+from nightcrew.cli.show import COLOURS, fitted, wrapped
 from nightcrew.core.lifecycle import first_line
 from nightcrew.core.report import plain
 from nightcrew.errors import NightcrewError
@@ -30,14 +30,14 @@ ERASE = "\r\x1b[2K"
 
 
 @asynccontextmanager
-async def telling(app: App) -> AsyncIterator[None]:
+async def telling(app: App) -> AsyncIterator[Teller]:
     """Tell what happens while the block lasts, to its last event."""
     teller = Teller(app)
     logger = logging.getLogger("nightcrew")
     logger.addHandler(teller)
     task = asyncio.create_task(teller.follow())
     try:
-        yield
+        yield teller
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -103,6 +103,11 @@ class Teller(logging.Handler):
         text = " · ".join(part for part in (at_work or "nobody at work", counts) if part)
         cut = fitted(text, shutil.get_terminal_size().columns - 1)
         click.echo(ERASE + click.style(cut, dim=True), nl=False, err=True)
+
+    def note(self, said: str) -> None:
+        """Say something of our own."""
+        self.erase()
+        click.echo(wrapped(said) if self.terminal else said, err=True)
 
     def erase(self) -> None:
         """Take the line away."""

@@ -102,8 +102,10 @@ def show(config: Path | None, ticket: str, as_json: bool) -> None:
 
 
 def _show_text(run: Run, row: dict[str, Any], attempts: list[dict[str, Any]]) -> str:
-    lines = [click.style(f"{run.key}: {plain(run.title, 100)}", bold=True),
-             f"{run.state}: {row['doing'] or run.reason}",
+    title = "\n".join(
+        click.style(line, bold=True) for line in wrapped(f"{run.key}: {plain(run.title, 200)}").splitlines()
+    )
+    lines = [title, wrapped(f"{run.state}: {row['doing'] or run.reason}"),
              f"repository {run.repo or 'unknown'}, branch {run.branch}"]  # fmt: skip
     if run.pull_request:
         lines.append(f"pull request #{run.pull_request} {run.url}")

@@ -56,8 +56,7 @@ async def work(app: App, mode: str, *, quiet: bool = False) -> None:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, stop, name)
-        if not quiet:
-            click.echo(f"nightcrew is up on {app.config.path}; Ctrl-C stops it.", err=True)
+        note(f"nightcrew is up on {app.config.path}; Ctrl-C stops it.")
         directors.append(director)
 
     def stop(name: signal.Signals) -> None:
@@ -65,10 +64,14 @@ async def work(app: App, mode: str, *, quiet: bool = False) -> None:
             os._exit(128 + name)  # the engine recovers what is left, as after kill -9
         for director in directors:
             director.stop("nightcrew was stopped; the session is resumed at the next start")
-        click.echo("Stopping: sessions are ended so that they can be resumed. Again to leave at once.", err=True)
+        note("Stopping: sessions are ended so that they can be resumed. Again to leave at once.")
+
+    def note(said: str) -> None:
+        if teller:
+            teller.note(said)
 
     directors: list[Director] = []
-    async with nullcontext() if quiet else telling(app):
+    async with nullcontext() if quiet else telling(app) as teller:
         await app.up(mode, started)
 
 

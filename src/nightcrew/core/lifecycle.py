@@ -21,7 +21,7 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     S.CLOSED: frozenset({S.QUEUED}),
     S.CANCELLED: frozenset({S.QUEUED, S.MERGED, S.CLOSED}),
 }
-"""Which state may follow which; docs/states.md is printed from it."""
+"""Which state may follow which; docs/reference/states.md is printed from it."""
 
 ACTIVE = frozenset({S.UNROUTED, S.QUEUED, S.WORKING, S.IN_REVIEW})
 ENDED = frozenset({S.BLOCKED, S.FAILED, S.DUPLICATE, S.MERGED, S.CLOSED, S.CANCELLED})

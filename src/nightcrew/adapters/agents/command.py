@@ -285,7 +285,7 @@ def _settings(name: str, table: Mapping[str, object]) -> CommandSettings:
         settings = msgspec.convert(dict(table), CommandSettings)
     except msgspec.ValidationError as error:
         key = next((key for key in known if f"$.{key}" in str(error) or f"`{key}`" in str(error)), "settings")
-        hint = example if key == "command" else "See docs/reference/config.md."
+        hint = example if key == "command" else "See docs/reference/configuration.md."
         raise ConfigError(f"[agents.{name}] {key}: {error}.", hint=hint) from error
     if not settings.command or not settings.command[0]:
         raise ConfigError(f"[agents.{name}] command: it names no program.", hint=example)

@@ -115,6 +115,7 @@ class Account:
     _answered: bool = False  # the model did something in this turn
     _asked: bool = True  # the next thing the model does begins an answer
     _tokens: dict[str, Tokens] = field(default_factory=dict)
+    _at: int = 0  # when the last event was sent, in milliseconds
     _windows: dict[str, tuple[int, int]] = field(default_factory=dict)  # percent used, reset
     _no_credit: bool = False
 
@@ -122,6 +123,7 @@ class Account:
         """Take one line; returns the event that it was, {} for garbage."""
         event = event_in(line)
         self.lines += 1
+        self._at = count_at(event, "emittedAtMs") or self._at
         name = text_at(event, "method") or text_at(event, "type")
         if "method" not in event and "id" in event:
             self._answer(event)
@@ -310,6 +312,8 @@ class Account:
 
     def _reset(self, fault: Fault, now: datetime) -> float | None:
         """When the limit ends: the window that is used up, or that the text means; else what the text says."""
+        if at := reset_from_epoch(self._at, now):  # a recording is read as of when it was made
+            now = datetime.fromtimestamp(at, now.tzinfo)
         said = reset_from_text(fault.text, now)
         windows = sorted(
             (window for window in self._windows.values() if reset_from_epoch(window[1], now)), reverse=True

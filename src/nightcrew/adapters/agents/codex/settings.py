@@ -44,7 +44,7 @@ def settings_of(name: str, table: Mapping[str, object]) -> Settings:
         try:
             msgspec.convert({key: value}, Settings)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"[agents.{name}] {key}: {error}.", hint="See docs/reference/config.md.") from error
+            raise ConfigError(f"[agents.{name}] {key}: {error}.", hint="See docs/reference/configuration.md.") from error
     return msgspec.convert(dict(table), Settings)
 
 
