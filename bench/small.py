@@ -32,8 +32,9 @@ def timed(argv: list[str], times: int = 7) -> float:
 def history(home: Path, runs: int) -> None:
     from nightcrew.app import App  # noqa: PLC0415
     from nightcrew.core.model import Run, RunState  # noqa: PLC0415
-    from nightcrew.store import _row, events  # noqa: PLC0415
-    from nightcrew.store import runs as table  # noqa: PLC0415
+    from nightcrew.store import _row  # noqa: PLC0415
+    from nightcrew.tables import events  # noqa: PLC0415
+    from nightcrew.tables import runs as table  # noqa: PLC0415
 
     store, now = App.load(home / "nightcrew.toml").store, datetime.now(UTC)
     old = Run("folder:x", "folder", "x", "X", "An old ticket", "repo", "nightcrew/x", RunState.MERGED, shown="done")

@@ -209,7 +209,9 @@ async def test_the_five_lines_of_the_readme_lead_to_a_pull_request(newcomer: dic
     finally:
         os.killpg(shell.pid, signal.SIGINT)
         await shell.wait()
-    there = said(newcomer, "cd your-repository && nightcrew pr list && nightcrew pr diff 1")
+    again = "cd your-repository && nightcrew up --until-idle && nightcrew pr list && nightcrew pr diff 1"
+    there = said(newcomer, again)
+    assert len(list((repository / ".git" / "nightcrew" / "pulls").glob("*.json"))) == 1
     assert "Retry failed uploads once" in there
     assert "+one more line" in there
 

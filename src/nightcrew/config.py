@@ -18,7 +18,7 @@ from nightcrew.errors import ConfigError
 
 FILE_NAME = "nightcrew.toml"
 VARIABLE = "NIGHTCREW_CONFIG"
-WORKSPACES = ("auto", "overlay", "reflink", "checkout", "worktree")
+WORKSPACES = ("auto", "overlay", "reflink", "copy", "checkout", "worktree")
 DATABASES = ("postgresql://", "postgresql+psycopg://", "sqlite:///")
 
 Adapter = tuple[str, Mapping[str, object]]  # its kind, and the settings it checks itself

@@ -32,7 +32,7 @@ from nightcrew.ports import Scan
 
 log = logging.getLogger("nightcrew.director")
 RETRY_AFTER = timedelta(seconds=30)
-LONGEST_NAP = 30.0
+LONGEST_NAP = 5.0
 TOGETHER = 0.02  # what happens within this many seconds is looked at once
 SPINNING = 25
 """So many rounds in a row that all did something: what they do takes no effect, and a breath is taken between them."""
@@ -187,7 +187,7 @@ class Director:
         self.finished, self.gone = frozenset(done), frozenset(gone)
 
     def _tickets(self) -> list[Ticket]:
-        """As the boards show them, also where we wrote after we had read: our own word must not look like a person's."""
+        """As the boards show them now, where we wrote after we read too: our word must not look like a person's."""
         found = [t for scan in self.scans.values() for t in scan.tickets]
         return [replace(t, state=self.moved.get(schedule.run_id(t), t.state)) for t in found]
 

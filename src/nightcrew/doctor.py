@@ -18,7 +18,6 @@ from nightcrew.core.outcome import Outcome
 from nightcrew.crew import INFRA, sentence
 from nightcrew.errors import ConfigError, UsageError
 from nightcrew.git import git
-from nightcrew.pipeline import read_ending
 from nightcrew.ports import Agent, Task
 from nightcrew.stages import session, workspace
 
@@ -139,7 +138,7 @@ async def _launched(app: App, agent: Agent, tree: Path, scratch: Path) -> str:
     heard = await session.run_session(
         launch, tree, proc.base_env(), f"{app.crew_id}:{scratch.name}:", scratch, budget, session.Live()
     )
-    ending = read_ending(agent, heard, datetime.now().astimezone())
+    ending = session.read_ending(agent, heard, datetime.now().astimezone())
     if ending.outcome is not Outcome.DONE:
         raise ConfigError(f"{ending.outcome}: {ending.evidence}", hint=HINTS.get(ending.outcome, ""))
     answer = f"said {ending.said[:40]!r}" if ending.said else "said nothing, and ended well"

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from nightcrew import proc
+from nightcrew.checks import Checks, run_hook
 from nightcrew.core import prompt, report
 from nightcrew.core.lifecycle import first_line
 from nightcrew.core.model import Attempt, GateResult, Repo, Run, Ticket, Usage
 from nightcrew.core.outcome import Ending, Outcome
 from nightcrew.crew import INFRA, Crew, new_session_id, sentence
 from nightcrew.errors import ConfigError, Fenced, NightcrewError
-from nightcrew.ports import Agent, Task
+from nightcrew.ports import Task
 from nightcrew.stages import brief, gates, publish, workspace
-from nightcrew.stages.session import Heard, Live, run_session
+from nightcrew.stages.session import FAST, Heard, Live, read_ending, recorded_lines, run_session
 
 log = logging.getLogger("nightcrew.pipeline")
 T = TypeVar("T")
@@ -136,6 +134,8 @@ class AttemptRun:
 
     def _verdict(self, ending: Ending, checked: Checked, prepared: Prepared) -> Attempt | None:
         """The outcome, unless everything holds and the pull request may be opened."""
+        if ending.outcome not in (Outcome.DONE, Outcome.BLOCKED):
+            return replace(self._ended(ending.outcome, ending.evidence, stage="session"), resets_at=ending.resets_at)
         if checked.problem:
             return self._ended(Outcome.INFRA, checked.problem, stage="gates")
         twin = next((r.duplicate_of for r in checked.results if r.duplicate_of), "")
@@ -144,8 +144,6 @@ class AttemptRun:
         if ending.outcome is Outcome.BLOCKED and checked.passed:
             claims = "\n".join(f"{c.file}:{c.line}: {c.quote}" for c in ending.claims)
             return self._ended(Outcome.BLOCKED, f"{ending.claims[0].reason}\n{claims}", stage="gates")
-        if ending.outcome not in (Outcome.DONE, Outcome.BLOCKED):
-            return replace(self._ended(ending.outcome, ending.evidence, stage="session"), resets_at=ending.resets_at)
         if not checked.passed:
             return self._ended(Outcome.GATE_FAILED, gates.feedback(checked.results), stage="gates")
         if checked.head == prepared.base_sha:
@@ -209,11 +207,7 @@ class AttemptRun:
         return made.path
 
     async def _hook(self, name: str, repo: Repo, tree: Path) -> None:
-        script = getattr(repo.hooks, name)
-        if script:
-            await workspace.run_hook(
-                script, tree, {}, repo.hooks.timeout, name=name, ticket=self.run.key, mark=self.mark() + "hook:"
-            )
+        await run_hook(name, repo, tree, self.run.key, self.mark())
 
     def _workpad(self) -> Path:
         return self.crew.home / "workpads" / f"{self.name}.md"
@@ -255,7 +249,7 @@ class AttemptRun:
         tries = self._tries()
         used, session_id, resume = Usage(), self.attempt.session_id, self.attempt.resume
         for index, folder in enumerate(tries, 1):
-            read = agent.read(_lines(folder / "stdout"), None, "", self.crew.now().astimezone())
+            read = agent.read(recorded_lines(folder / "stdout"), None, "", self.crew.now().astimezone())
             used += read.usage
             resume = resume or bool(read.session_id)
             session_id = read.session_id or (session_id if resume else new_session_id(self.run_id, self.number, index))
@@ -326,71 +320,18 @@ class AttemptRun:
                 return Checked(head)
             async with self.crew.checking:
                 base_sha = await self.hub.fetch_base(self.repo.base)
-                return Checked(head, await self._gates(prepared, base_sha, head))
+                checks = Checks(self.crew, self.run, prepared.repo, Path(prepared.tree), self.folder, self.mark())
+                results = await checks.run(base_sha, head)
+                self.attempt = replace(self.attempt, usage=self.attempt.usage + checks.usage)
+                return Checked(head, results)
         except INFRA as error:
             return Checked(await self.hub.sha(self.work_ref) or "", problem=sentence(error))
 
     async def _collect(self, prepared: Prepared) -> str:
         """The agent's commits, and one of ours with what it left uncommitted."""
-        title = report.pull_request_title(self.run)  # not the board's: it may be out of reach, and the work must be safe
+        title = report.pull_request_title(self.run)  # not the board's: that may be out of reach
         tree, seed = Path(prepared.tree), workspace.seed(self.crew.workspaces, Path(prepared.tree))
         return await self.hub.collect(tree, self.run.branch, self.work_ref, prepared.base_sha, title, seed)
-
-    async def _gates(self, prepared: Prepared, base_sha: str, head: str) -> tuple[GateResult, ...]:
-        repo, hub = prepared.repo, self.hub
-
-        async def taken(patch_id: str) -> str:
-            return self.crew.store.patch_owner(repo.name, patch_id, self.run_id)
-
-        async def commands() -> GateResult:
-            return await gates.commands(
-                hub, base_sha, head, repo.gates, make_tree=lambda sha: self._gate_tree(repo, sha), env=proc.base_env(),
-                log_dir=self.folder / "gates", mark=self.mark() + "gate:",
-            )  # fmt: skip
-
-        async def review() -> GateResult:
-            diff = await hub.diff(base_sha, head)
-            rounds = sum(not g.passed and g.gate == "review" for a in self._attempts() for g in a.gates)
-            return await gates.review(self._reviewer(prepared), await self._ticket(), diff, rounds, repo.gates)
-
-        order = [gate for gate in repo.gates.order if gate != "review" or repo.gates.review]
-        return await gates.run_all(order, {
-            "changed": lambda: gates.changed(hub, base_sha, head, taken),
-            "scope": lambda: gates.scope(hub, base_sha, head, repo.gates),
-            "commands": commands, "review": review,
-        })  # fmt: skip
-
-    @asynccontextmanager
-    async def _gate_tree(self, repo: Repo, sha: str) -> AsyncIterator[Path]:
-        """A fresh tree of that commit, so that what the agent left lying about proves nothing."""
-        root, name = self.crew.workspaces, f"{self.name}-gate"
-        await workspace.discard(self.hub, root, root / name)  # a kill may have left one of another commit
-        base_sha = await self.hub.sha(f"refs/remotes/origin/{repo.base}") or sha
-        made = await workspace.ensure(
-            self.hub, root, name, f"gate/{self.name}", base_sha, kind=self.crew.kind, start=sha
-        )
-        try:
-            await self._hook("after_create", repo, made.path)
-            yield made.path
-        finally:
-            await workspace.discard(self.hub, root, made.path)
-
-    def _reviewer(self, prepared: Prepared) -> Callable[[str, Mapping[str, object]], Awaitable[Ending]]:
-        async def ask(text: str, schema: Mapping[str, object]) -> Ending:
-            name = prepared.repo.gates.review
-            agent, scratch = self.crew.agents[name], self.folder / f"review-{uuid.uuid4().hex[:6]}"
-            scratch.mkdir(parents=True)
-            task = Task(Path(prepared.tree), text, scratch, str(uuid.uuid4()), read_only=True, schema=schema,
-                        model=agent.models[-1] if agent.models else "")  # fmt: skip
-            heard = await run_session(
-                agent.launch(task), task.workspace, proc.base_env(), self.mark() + "review:", scratch,
-                self.crew.policy.budget, Live(),
-            )  # fmt: skip
-            ending = read_ending(agent, heard, self.crew.now().astimezone())
-            self.attempt = replace(self.attempt, usage=self.attempt.usage + ending.usage)
-            return ending
-
-        return ask
 
     def _attempts(self) -> list[Attempt]:
         return self.crew.store.attempts_of(self.run_id)
@@ -447,31 +388,3 @@ class AttemptRun:
                 self.crew.wake()
                 log.error("attempt.unrecorded", extra={"ticket": self.run.key, "error": error.sentence()})
                 await asyncio.sleep(RECORD_AGAIN)
-
-
-def read_ending(agent: Agent, heard: Heard, now: datetime) -> Ending:
-    """How the session ended: what we did to it, unless its own output names a cause that parks a lane."""
-    stderr = heard.stderr.read_text(encoding="utf-8", errors="replace")[-20_000:]
-    ending = agent.read(_lines(heard.stdout), heard.exit_code, stderr, now)
-    if heard.stop is not None and (heard.stop in FINAL or ending.outcome not in CAUSES):
-        return replace(ending, outcome=heard.stop, evidence=f"{heard.why} ({ending.evidence})", claims=())
-    if ending.outcome is Outcome.CRASHED and heard.seconds < FAST and not ending.said and (heard.exit_code or 0) > 0:
-        return replace(
-            ending, outcome=Outcome.FAST_FAIL, evidence=f"ended after {heard.seconds:.1f} s: {ending.evidence}"
-        )
-    return ending
-
-
-FAST = 5.0
-"""Seconds within which an end with nothing said is a failed start, not failed work."""
-FINAL = frozenset({Outcome.CANCELLED, Outcome.INFRA})
-CAUSES = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED, Outcome.LOGGED_OUT, Outcome.OUT_OF_CREDIT, Outcome.DONE})
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Recorded output line by line; a line longer than 16 MiB is cut."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        while line := file.readline(16 << 20):
-            yield line

@@ -114,6 +114,13 @@ def test_a_limit_parks_the_lane_until_the_stated_reset():
     assert lane.until == reset + timedelta(seconds=Policy().reset_grace)
 
 
+def test_an_overload_shortens_no_limit_and_opens_no_lane_that_is_out():
+    parked = Lane("claude", LaneState.LIMITED, NOW + timedelta(hours=4), "session limit", NOW, 1)
+    assert lane_after(parked, ended(Outcome.OVERLOADED), Policy(), NOW) == parked
+    out = Lane("claude", LaneState.OUT, None, "logged out", NOW, 1)
+    assert lane_after(out, ended(Outcome.RATE_LIMITED, resets_at=NOW.timestamp()), Policy(), NOW) == out
+
+
 def test_three_fast_failures_park_the_lane():
     lane = Lane("claude")
     for expected in (LaneState.UP, LaneState.UP, LaneState.OVERLOADED):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,20 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> World:
+def worlds(tmp_path: Path) -> Iterator[Callable[[str, str], World]]:
+    """Makes worlds by name and database URL; what they left running is ended."""
+    made: list[World] = []
+
+    def make(name: str, database_url: str) -> World:
+        made.append(World(tmp_path / name, database_url))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.end()
+
+
+@pytest.fixture
+def world(worlds: Callable[[str, str], World], database_url: str) -> World:
     """A world that is yet to be made."""
-    return World(tmp_path / "world", database_url)
+    return worlds("world", database_url)

@@ -38,7 +38,9 @@ def test_killed_before_and_after_a_write_and_started_again(world: World, point: 
 
 @pytest.mark.parametrize("point", ["clean", "rescue", "unmake"])
 def test_killed_while_the_workspace_of_an_unpublished_ticket_is_removed(world: World, point: str) -> None:
-    world.make(script=[{"run": "echo one >>a.txt"}, {"commit": "half"}, {"run": "echo two >>b.txt"}, {"result": "refused"}])
+    world.make(
+        script=[{"run": "echo one >>a.txt"}, {"commit": "half"}, {"run": "echo two >>b.txt"}, {"result": "refused"}]
+    )
     for when in ("before", "after"):
         died = world.up(at=f"{point}:{when}")
         assert died.returncode == KILLED, died.stderr

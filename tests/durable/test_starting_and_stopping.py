@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -46,11 +46,13 @@ def test_looking_at_the_status_all_the_time_keeps_nobody_from_starting(world: Wo
 
 
 @pytest.mark.postgres
-def test_a_second_one_with_another_state_directory_on_the_same_server_says_so(tmp_path: Path, postgres_url: str) -> None:
-    world, other = World(tmp_path / "one", postgres_url).make(waits=60), World(tmp_path / "two", postgres_url).make()
+def test_a_second_one_with_another_state_directory_on_the_same_server_says_so(
+    worlds: Callable[[str, str], World], postgres_url: str
+) -> None:
+    world, other = worlds("one", postgres_url).make(waits=60), worlds("two", postgres_url).make()
     first = world.start("up")
     world.reach(half_done)
-    assert "another state directory" in one_sentence(other.run("up", timeout=20))
+    assert "already up on this database" in one_sentence(other.run("up", timeout=20))
     first.kill()
     first.wait()
     assert world.up().returncode == 0  # the dead one's lock went with it
@@ -104,16 +106,25 @@ def test_a_stopped_and_continued_nightcrew_calls_nobody_stalled(world: World) ->
     assert (verdict.pull_requests, verdict.lost, verdict.attempts) == (1, [], {"K-1": (2, 1)})
 
 
+def as_version_0(world: World, at: str) -> int:
+    """Run `up` as a nightcrew of another version; its exit code."""
+    older = (
+        "import nightcrew.durable as d; d.VERSION = 'attempt-0'; from nightcrew.testing.crashing import main; main()"
+    )
+    argv = [sys.executable, "-c", older, *world.argv("up", "--until-idle", at=at)[3:]]
+    return subprocess.run(argv, capture_output=True, cwd=world.home, check=False, timeout=60).returncode
+
+
 def test_what_another_version_left_is_given_back_and_done(world: World) -> None:
     world.make()
-    older = "from nightcrew import durable; durable.VERSION = 'attempt-0'; from nightcrew.testing import crashing; crashing.main()"
-    argv = [sys.executable, "-c", older, "--at", "gates:before", "--", "-c", str(world.config), "up", "--until-idle"]
-    assert subprocess.run(argv, capture_output=True, cwd=world.home, check=False).returncode == KILLED
+    assert as_version_0(world, at="gates:before") == KILLED
     assert world.up().returncode == 0
     verdict = world.verdict()
     assert (verdict.pull_requests, verdict.lost, verdict.attempts) == (1, [], {"K-1": (2, 1)})
     assert "version attempt-0" in world.attempts("K-1")[0].evidence
-    again = subprocess.run([*argv[:3], "--at", "settle:before", *argv[5:]], capture_output=True, cwd=world.home, check=False)
+    again = subprocess.run(
+        [*argv[:3], "--at", "settle:before", *argv[5:]], capture_output=True, cwd=world.home, check=False
+    )
     assert again.returncode == 0, again.stderr  # the older one finds nothing to take up
     assert world.verdict().pull_requests == 1
 

@@ -59,6 +59,7 @@ class World:
         self.config = home / "nightcrew.toml"
         self.repos: tuple[str, ...] = ()
         self.settings = ("", "")
+        self.started: list[subprocess.Popen[str]] = []
 
     def make(
         self,
@@ -130,7 +131,19 @@ class World:
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start a command and leave it running; its output goes to `up.log`."""
         with (self.home / "up.log").open("a") as log:
-            return subprocess.Popen(self.argv(*command), stdout=log, stderr=log, text=True, cwd=self.home)
+            argv = self.argv(*command)
+            self.started.append(subprocess.Popen(argv, stdout=log, stderr=log, text=True, cwd=self.home))
+        return self.started[-1]
+
+    def end(self) -> None:
+        """End whatever a test left running."""
+        for process in self.started:
+            process.kill()
+            process.wait()
+        if self.config.exists():
+            app = App.load(self.config)
+            asyncio.run(proc.sweep(f"{app.crew_id}:"))
+            app.store.close()
 
     @staticmethod
     def wait(process: subprocess.Popen[str], seconds: float) -> None:

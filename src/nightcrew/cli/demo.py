@@ -22,7 +22,7 @@ from nightcrew import proc
 from nightcrew.app import App
 from nightcrew.cli.demo_scenes import REPOS, SCRIPT, TICKETS
 from nightcrew.cli.live import telling
-from nightcrew.cli.show import COLUMNS, as_json, table
+from nightcrew.cli.show import COLUMNS, as_json, table, wrapped
 from nightcrew.cli.work import log_to, summary
 from nightcrew.core.report import night_report
 from nightcrew.errors import UsageError
@@ -110,7 +110,7 @@ def _config(agent: str, script: Path) -> str:
 def _introduce(agent: str, home: Path, as_json: bool) -> None:
     if not as_json:
         who = "a scripted program: no model is called" if agent == "scripted" else f"the real {agent}"
-        click.echo(f"A small night in {home}. The agent is {who}.\n", err=True)
+        click.echo(wrapped(f"A small night in {home}. The agent is {who}.") + "\n", err=True)
 
 
 async def _night(app: App) -> None:
@@ -163,9 +163,10 @@ def _conclude(app: App, result: dict[str, Any], once: bool, as_json: bool) -> No
     report.write_text(night_report(runs, attempts, began, max(a.ended_at for a in attempts if a.ended_at)))
     click.echo("\n" + table(summary(app), COLUMNS))
     click.echo("\n" + report.read_text())
-    click.echo(f"{result['pull_requests']} pull requests from {result['tickets']} tickets in {result['seconds']} s, "
-               f"{result['duplicates']} duplicates, {result['processes_left']} processes left, "
-               f"{result['lost_work']} commits lost.")  # fmt: skip
+    told = (f"{result['pull_requests']} pull requests from {result['tickets']} tickets in {result['seconds']} s, "
+            f"{result['duplicates']} duplicates, {result['processes_left']} processes left, "
+            f"{result['lost_work']} commits lost.")  # fmt: skip
+    click.echo(wrapped(told))
     if not once or not str(app.config.home).startswith(tempfile.gettempdir()):
         us = "nightcrew" if shutil.which("nightcrew") else sys.argv[0]
         click.echo(f"\nLook around:\n  cd {app.config.home}\n  {us} pr list\n  {us} pr diff 1 --repo calc\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -124,7 +125,10 @@ def words(event: Mapping[str, Any]) -> tuple[str, str] | None:
         return f"attempt {data.get('number')} starts: {data.get('agent')} {model}".rstrip() + again, ""
     if kind == "attempt.ended":
         outcome = str(data.get("outcome"))
-        return None if outcome == "done" else (f"{outcome}: {first_line(str(data.get('evidence', '')))}", "yellow")
+        why = re.sub(r"^The gate `(\w+)` refused the work: ", r"gate \1: ", first_line(str(data.get("evidence", ""))))
+        return None if outcome == "done" else (f"{outcome}: {why}", "yellow")
+    if kind == "run.in_review":
+        return "the pull request is open", "green"
     if kind == "run.added":
         routed = f"for {data['repo']}: " if data.get("repo") else "unrouted: "
         return f"{routed}{data.get('reason', '')}", "" if data.get("repo") else "yellow"

@@ -118,6 +118,8 @@ def lane_after(lane: Lane, ended: Attempt, policy: Policy, now: datetime, jitter
     rule = _lane_rule(ended, outcome)
     failures = lane.failures + 1
     told = replace(lane, evidence=first_line(ended.evidence), told_at=now, failures=failures)
+    if _closed_for(lane, now, rule):
+        return lane
     match rule:
         case LaneEffect.NONE:
             # What began before the lane's trouble was told says nothing about the lane now.
@@ -136,6 +138,13 @@ def lane_after(lane: Lane, ended: Attempt, policy: Policy, now: datetime, jitter
             return replace(told, state=LaneState.OVERLOADED, until=now + backoff(failures, policy, jitter))
         case LaneEffect.OUT:
             return replace(told, state=LaneState.OUT, until=None)
+
+
+def _closed_for(lane: Lane, now: datetime, rule: LaneEffect) -> bool:
+    """Whether the lane is closed for longer than this effect would close it: a limit is not shortened by an overload."""
+    limited = lane.state is LaneState.LIMITED and lane.until is not None and lane.until > now
+    passing = rule in (LaneEffect.BREAK, LaneEffect.COUNT)
+    return (limited and passing) or (lane.state is LaneState.OUT and (passing or rule is LaneEffect.PARK))
 
 
 def _lane_rule(ended: Attempt, outcome: Outcome) -> LaneEffect:

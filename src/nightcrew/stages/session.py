@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from nightcrew import proc
 from nightcrew.core.model import Budget
-from nightcrew.core.outcome import Outcome
-from nightcrew.ports import Launch, Progress
+from nightcrew.core.outcome import Ending, Outcome
+from nightcrew.ports import Agent, Launch, Progress
 
 AFTER_LAST_WORD = 10.0
 """Seconds an agent may live on after its last word (claude outlives its `result` through background tasks)."""
+FAST = 5.0
+"""Seconds within which an end with nothing said is a failed start, not failed work."""
+FINAL = frozenset({Outcome.CANCELLED, Outcome.INFRA})
+CAUSES = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED, Outcome.LOGGED_OUT, Outcome.OUT_OF_CREDIT, Outcome.DONE})
 LOOK_EVERY = 0.5
 
 
@@ -148,3 +153,25 @@ def _exceeded(now: float, quiet: float, budget: Budget, live: Live, folder: Path
     if budget.log_bytes and (folder / "stdout").stat().st_size > budget.log_bytes:
         return Outcome.AGENT_ERROR, f"printed more than {budget.log_bytes >> 20} MB"
     return None
+
+
+def read_ending(agent: Agent, heard: Heard, now: datetime) -> Ending:
+    """How the session ended: what we did to it, unless its own output names a cause that parks a lane."""
+    stderr = heard.stderr.read_text(encoding="utf-8", errors="replace")[-20_000:]
+    ending = agent.read(recorded_lines(heard.stdout), heard.exit_code, stderr, now)
+    if heard.stop is not None and (heard.stop in FINAL or ending.outcome not in CAUSES):
+        return replace(ending, outcome=heard.stop, evidence=f"{heard.why} ({ending.evidence})", claims=())
+    if ending.outcome is Outcome.CRASHED and heard.seconds < FAST and not ending.said and (heard.exit_code or 0) > 0:
+        return replace(
+            ending, outcome=Outcome.FAST_FAIL, evidence=f"ended after {heard.seconds:.1f} s: {ending.evidence}"
+        )
+    return ending
+
+
+def recorded_lines(path: Path) -> Iterator[bytes]:
+    """Recorded output line by line; a line longer than 16 MiB is cut."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        while line := file.readline(16 << 20):
+            yield line

@@ -298,7 +298,8 @@ def _class(node: ast.ClassDef) -> str:
 
 
 def _method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    head = ast.unparse(node).partition("\n")[0].removesuffix(" ...").removesuffix(":")
+    written = ast.get_source_segment(inspect.getsource(ports), node) or ""
+    head = textwrap.dedent(re.split(r":\s*(?:\.\.\.$|\n\s*\"\"\")", written, maxsplit=1)[0])
     return f"```python\n{head}: ...\n```\n\n{ast.get_docstring(node) or ''}".rstrip()
 
 

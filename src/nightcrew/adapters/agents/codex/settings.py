@@ -17,6 +17,9 @@ PASSED = (
 )  # fmt: skip
 
 
+_PAGE = "See docs/reference/configuration.md."
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[agents.<name>]` with kind "codex". Every key may be left out."""
 
@@ -44,7 +47,7 @@ def settings_of(name: str, table: Mapping[str, object]) -> Settings:
         try:
             msgspec.convert({key: value}, Settings)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"[agents.{name}] {key}: {error}.", hint="See docs/reference/configuration.md.") from error
+            raise ConfigError(f"[agents.{name}] {key}: {error}.", hint=_PAGE) from error
     return msgspec.convert(dict(table), Settings)
 
 
