@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-COLUMNS, HEAD = 100, 21
+COLUMNS, HEAD = 100, 27
 TARGET = Path(__file__).with_name("terminal.svg")
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder).resolve() / "night"
         shown = played([sys.executable, "-m", "nightcrew", "demo", "--dir", str(home)])
-    lines = [plain_line(line) for line in shown.replace(str(home), "~/night").splitlines()]
+    lines = [plain_line(line) for line in shown.replace(str(home), "~/night").replace("\r\n", "\n").split("\n")]
     draw(["$ nightcrew demo", *chosen(lines)])
     print(f"Wrote {TARGET}.")
 
@@ -55,7 +55,7 @@ def played(argv: list[str]) -> str:
 
 def plain_line(line: str) -> str:
     """What is left on the line at its end: what was drawn before an erase is gone."""
-    return line.rstrip("\r").rpartition("\x1b[2K")[2]
+    return line.rpartition("\x1b[2K")[2]
 
 
 def chosen(lines: list[str]) -> list[str]:

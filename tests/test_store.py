@@ -18,7 +18,9 @@ import sqlalchemy as sa
 
 from nightcrew.core.model import Attempt, Lane, LaneState, Run, RunState
 from nightcrew.errors import Fenced
-from nightcrew.store import Store, attempts, engine_for, events, metadata, runs
+from nightcrew.store import Store, engine_for
+from nightcrew.tables import attempts, events, metadata, runs
+from tests.conftest import Repository
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
 RUN = Run(
@@ -275,7 +277,7 @@ def _past(number: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_6500_runs_of_history_are_looked_at(store: Store, tmp_path: Path, database: tuple[str, Path]) -> None:
+def test_6500_runs_of_history_are_looked_at(store: Store, repo: Repository, database: tuple[str, Path]) -> None:
     many = [_past(number) for number in range(6500)]
     tries = [
         {"run_id": row["id"], "number": number, "agent": "a", "settled": True, "phase": "ended"}
@@ -286,7 +288,7 @@ def test_6500_runs_of_history_are_looked_at(store: Store, tmp_path: Path, databa
         c.execute(runs.insert(), many)
         c.execute(attempts.insert(), tries)
         c.execute(events.insert(), [{"at": "", "run_id": row["id"], "kind": "run.added", "data": {}} for row in many])
-    home = tmp_path / "home"
+    home = repo.path
     (home / "tickets").mkdir(parents=True)
     url = f'database_url = "{database[0]}"\n' if database[0] else ""
     (home / "nightcrew.toml").write_text(

@@ -53,7 +53,7 @@ class Checks:
         await workspace.discard(self.hub, root, tree)  # a kill may have left one of another commit
         base_sha = await self.hub.sha(f"refs/remotes/origin/{self.repo.base}") or sha
         made = await workspace.ensure(
-            self.hub, root, tree.name, f"gate/{name}", base_sha, kind=self.crew.kind, start=sha
+            self.hub, root, tree.name, f"gate/{name}", base_sha, kind=self.crew.kind, start=sha, keep=False
         )  # fmt: skip
         try:
             await run_hook("after_create", self.repo, made.path, self.run_of.key, self.mark)

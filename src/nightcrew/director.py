@@ -33,7 +33,7 @@ from nightcrew.ports import Scan
 log = logging.getLogger("nightcrew.director")
 RETRY_AFTER = timedelta(seconds=30)
 LONGEST_NAP = 5.0
-TOGETHER = 0.02  # what happens within this many seconds is looked at once
+TOGETHER = 0.05  # what happens within this many seconds is looked at once
 SPINNING = 25
 """So many rounds in a row that all did something: what they do takes no effect, and a breath is taken between them."""
 SHOWN = {state.value: shown.value for state, shown in schedule.SHOWN.items()}

@@ -27,7 +27,10 @@ Check = dict[str, Any]
 
 
 async def examine(app: App, *, agents: bool = True) -> list[Check]:
-    """Every check in turn, as rows {check: ok|warn|FAIL, what, evidence, seconds}. Never raises for a failed one."""
+    """Every check in turn, as rows {check: ok|warn|FAIL|-, what, evidence, seconds}. Never raises for a failed one.
+
+    "-" is what does not work here and is not needed.
+    """
     checks = [
         await _try("git", _git()),
         await _try("state", _state(app)),
@@ -99,7 +102,7 @@ async def _repo(app: App, name: str) -> str:
         raise Warned(
             f"{repo.base} is at {sha[:12]}, but no gate commands are set: work is not tested before its pull request"
         )
-    return f"{repo.base} is at {sha[:12]}, {len(pulls)} pull requests, {len(repo.gates.commands)} gate commands"
+    return f"{repo.base} is at {sha[:12]}, pull requests: {len(pulls)}, gate commands: {len(repo.gates.commands)}"
 
 
 async def _workspaces(app: App) -> AsyncIterator[Check]:
@@ -111,7 +114,7 @@ async def _workspaces(app: App) -> AsyncIterator[Check]:
     for proof in proofs:
         works = proof.works or proof.kind != chosen
         evidence = f"{proof.evidence} ({proof.milliseconds:.0f} ms)" + (", used" if proof.kind == chosen else "")
-        yield {"check": ("ok" if proof.works else "warn") if works else "FAIL", "what": f"workspace {proof.kind}",
+        yield {"check": ("ok" if proof.works else "-") if works else "FAIL", "what": f"workspace {proof.kind}",
                "evidence": evidence, "seconds": round(proof.milliseconds / 1000, 2)}  # fmt: skip
 
 

@@ -286,7 +286,7 @@ class Store:
     def set_problems(self, found: Mapping[str, str]) -> None:
         """What cannot be read on the board now; replaces what was."""
         with self.begin() as c:
-            if dict(c.execute(sa.select(problems.c.place, problems.c.message)).tuples().all()) == dict(found):
+            if {row.place: row.message for row in c.execute(sa.select(problems))} == dict(found):
                 return
             c.execute(problems.delete())
             for place, message in found.items():
@@ -295,7 +295,7 @@ class Store:
     def problems(self) -> dict[str, str]:
         with self.begin() as c:
             query = sa.select(problems.c.place, problems.c.message).order_by(problems.c.place)
-            return dict(c.execute(query).tuples().all())
+            return {row.place: row.message for row in c.execute(query)}
 
     def order(self, kind: str, run_id: str = "") -> None:
         """Leave an order for the director: stop, retry, pause, resume."""
@@ -305,7 +305,7 @@ class Store:
     def orders(self) -> list[tuple[int, str, str]]:
         """The orders (number, kind, run id) that are not carried out yet, oldest first."""
         with self.begin() as c:
-            return [tuple(row) for row in c.execute(sa.select(orders).order_by(orders.c.id)).tuples()]
+            return [(row.id, row.kind, row.run_id) for row in c.execute(sa.select(orders).order_by(orders.c.id))]
 
     def obeyed(self, number: int) -> None:
         """The order is carried out."""

@@ -133,6 +133,19 @@ def test_a_success_puts_the_lane_right_again():
     assert lane_after(broken, ended(Outcome.DONE), Policy(), NOW) == Lane("claude")
 
 
+def test_what_began_before_the_limit_was_told_does_not_lift_it():
+    limited = Lane("claude", LaneState.LIMITED, NOW + timedelta(hours=4), "limit", NOW, 1)
+    older = ended(Outcome.GATE_FAILED, started_at=NOW - timedelta(minutes=5))
+    assert lane_after(limited, older, Policy(), NOW) == limited
+    assert lane_after(limited, replace(older, started_at=NOW + timedelta(hours=5)), Policy(), NOW) == Lane("claude")
+
+
+def test_a_session_that_never_began_is_not_resumed():
+    early = ended(Outcome.INFRA, stage="preparing")
+    assert settle(RUN, early, Policy(), NOW).session_id == ""
+    assert settle(RUN, replace(early, resume=True), Policy(), NOW).session_id == "session"
+
+
 @pytest.mark.parametrize("outcome", [o for o, r in RULES.items() if r.lane is LaneEffect.OUT])
 def test_what_only_a_person_can_mend_takes_the_lane_out(outcome):
     lane = lane_after(Lane("claude"), ended(outcome), Policy(), NOW)

@@ -80,6 +80,7 @@ class World:
         self.repos = tuple(repos)
         for name in repos:
             asyncio.run(_repository(self.home / name))
+        (self.home / "tickets").mkdir()
         for number in range(1, tickets + 1):
             self.ticket(f"K-{number}", repos[(number - 1) % len(repos)])
         self.play(script or _work(waits), script or _work(0.1))
@@ -109,7 +110,6 @@ class World:
 
     def ticket(self, key: str, repo: str) -> None:
         """Put one more ticket on the board."""
-        (self.home / "tickets").mkdir(exist_ok=True)
         front = f"---\nid: {key}\ntitle: Do {key}\nrepo: {repo}\nstate: todo\n---\n"
         (self.home / "tickets" / f"{key}.md").write_text(f"{front}\nWrite a line, twice.\n")
 
@@ -128,10 +128,10 @@ class World:
         """Work the board until nothing goes on by itself, or until killed `at` a point."""
         return self.run("up", "--until-idle", "--json", at=at)
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def start(self, *command: str, at: str = "") -> subprocess.Popen[str]:
         """Start a command and leave it running; its output goes to `up.log`."""
         with (self.home / "up.log").open("a") as log:
-            argv = self.argv(*command)
+            argv = self.argv(*command, at=at)
             self.started.append(subprocess.Popen(argv, stdout=log, stderr=log, text=True, cwd=self.home))
         return self.started[-1]
 

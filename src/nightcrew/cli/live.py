@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
-import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -64,19 +64,27 @@ class Teller(logging.Handler):
 
     def look(self) -> None:
         """Tell what is new, and draw the line below it."""
-        with suppress(NightcrewError):
-            for event in self.app.store.events(after=self.seen, limit=1000):
-                self.seen = event["id"]
-                if said := words(event):
-                    self.line(str(event["at"]), event["run_id"].partition(":")[2], *said)
-            if self.terminal:
-                self.draw()
+        self.acquire()  # the engine's threads may log a fault meanwhile
+        try:
+            with suppress(NightcrewError):
+                self._news()
+                if self.terminal:
+                    self.draw()
+        finally:
+            self.release()
+
+    def _news(self) -> None:
+        for event in self.app.store.events(after=self.seen, limit=1000):
+            self.seen = event["id"]
+            if said := words(event):
+                self.line(str(event["at"]), event["run_id"].partition(":")[2], *said)
 
     def emit(self, record: logging.LogRecord) -> None:
         """A fault that no event tells, once a minute: the database may be what fails."""
         said = str(vars(record).get("error") or (record.exc_info and record.exc_info[1]) or record.getMessage())
         if record.created - self.told.get(said, 0.0) > SILENT_FOR:
             self.told[said] = record.created
+            self.look()  # what came before it first
             at = datetime.fromtimestamp(record.created).astimezone().isoformat()
             self.line(
                 at,
@@ -89,7 +97,7 @@ class Teller(logging.Handler):
         """One event; on a terminal never longer than it is wide."""
         clock = f"{datetime.fromisoformat(at).astimezone():%H:%M:%S}"
         text = f"{clock}  {plain(who, 24) or '-':10}  {plain(said, 1000)}"
-        text = fitted(text, shutil.get_terminal_size().columns) if self.terminal else text
+        text = fitted(text, columns()) if self.terminal else text
         self.erase()
         click.echo(click.style(text, fg=colour) if colour else text, err=True)
 
@@ -101,8 +109,8 @@ class Teller(logging.Handler):
         counts = ", ".join(
             f"{n} {state.replace('_', ' ')}" for state, n in sorted(store.counts().items()) if state != "working"
         )
-        text = " · ".join(part for part in (at_work or "nobody at work", counts) if part)
-        cut = fitted(text, shutil.get_terminal_size().columns - 1)
+        text = " · ".join(part for part in (at_work or ("nobody at work" if counts else "starting"), counts) if part)
+        cut = fitted(text, columns() - 1)
         click.echo(ERASE + click.style(cut, dim=True), nl=False, err=True)
 
     def note(self, said: str) -> None:
@@ -114,6 +122,13 @@ class Teller(logging.Handler):
         """Take the line away."""
         if self.terminal:
             click.echo(ERASE, nl=False, err=True)
+
+
+def columns() -> int:
+    """How wide the terminal is that stderr is; standard output may be a file."""
+    with suppress(OSError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    return 80
 
 
 def words(event: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -47,7 +47,7 @@ def doctor(config: Path | None, no_agents: bool, as_json: bool) -> None:
 
 def _checks_text(checks: list[dict[str, Any]]) -> str:
     rows = table(checks, {"check": 4, "what": 18, "evidence": 40})
-    return "\n".join([rows, *notes([c for c in checks if c["check"] != "ok"], "what", "evidence", rows)])
+    return "\n".join([rows, *notes([c for c in checks if c["check"] in ("warn", "FAIL")], "what", "evidence", rows)])
 
 
 @click.command()

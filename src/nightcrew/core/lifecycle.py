@@ -141,7 +141,7 @@ def lane_after(lane: Lane, ended: Attempt, policy: Policy, now: datetime, jitter
 
 
 def _closed_for(lane: Lane, now: datetime, rule: LaneEffect) -> bool:
-    """Whether the lane is closed for longer than this effect would close it: a limit is not shortened by an overload."""
+    """Whether the lane is closed for longer than this would close it: an overload does not shorten a limit."""
     limited = lane.state is LaneState.LIMITED and lane.until is not None and lane.until > now
     passing = rule in (LaneEffect.BREAK, LaneEffect.COUNT)
     return (limited and passing) or (lane.state is LaneState.OUT and (passing or rule is LaneEffect.PARK))

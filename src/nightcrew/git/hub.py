@@ -59,6 +59,7 @@ class Hub:
         self.questions = Questions(self.path)
         self._local = local.absolute() if local else None
         self._ensured = False
+        self._here: set[str] = set()  # shas of objects that were seen here
         self._blobs: dict[bytes, str] = {}  # the claims of this process
         self._asked = 0
         self._fetched: dict[str, tuple[int, str | GitError]] = {}
@@ -72,6 +73,7 @@ class Hub:
             if self.path.exists() and not await self._usable():
                 self.path.rename(self.path.with_name(f"{self.path.name}.broken-{uuid4().hex[:8]}"))
             if not self.path.exists():
+                self._here.clear()
                 await self._create()
             self._break_stale_locks()
             if await self._git("config", "--get", "remote.origin.url", ok=(0, 1)) != f"{self.url}\n":
@@ -130,8 +132,16 @@ class Hub:
 
     async def sha(self, rev: str) -> str | None:
         """The object `rev` names, None when there is none."""
+        if rev in self._here:
+            return rev
         out = await self._git("rev-parse", "--verify", "--quiet", f"{_checked(rev)}^{{object}}", ok=(0, 1, 128))
+        if out.strip() == rev:
+            self._here.add(rev)  # nothing is ever pruned, so what is here stays
         return out.strip() or None
+
+    async def _missing(self, refs: Mapping[str, str | None]) -> list[str]:
+        """Those of an agent's refs whose commits are not in the hub yet."""
+        return [name for name, sha in refs.items() if sha and not await self.sha(sha)]
 
     async def refs(self, prefix: str) -> dict[str, str]:
         """All refs below `prefix` (whole path parts), name -> sha."""
@@ -164,7 +174,7 @@ class Hub:
         """The work as `into` has it now, and where HEAD was."""
         found = await self.tips(tree, branch)
         names = {"HEAD": found.head, **{k: v for k, v in found.refs.items() if k == f"refs/heads/{branch}"}}
-        await agent_tree.bring(self.path, tree, [name for name, sha in names.items() if sha])
+        await agent_tree.bring(self.path, tree, await self._missing(names))
         sha = await agent_tree.chosen(self.path, found, branch)
         if sha:
             await self._git("update-ref", "--no-deref", into, sha)
@@ -197,7 +207,7 @@ class Hub:
         """Bring every commit of an agent's repository into the hub, without a ref. Otherwise like `take`."""
         found = await self.tips(tree, branch)
         shas = {"HEAD": found.head, **found.refs}
-        await agent_tree.bring(self.path, tree, [name for name, sha in shas.items() if sha], strict=False)
+        await agent_tree.bring(self.path, tree, await self._missing(shas), strict=False)
         work = await agent_tree.chosen(self.path, found, branch)
         return agent_tree.Taken(work, found.head, tuple(sorted({sha for sha in shas.values() if sha})))
 

@@ -106,7 +106,7 @@ async def _keep(hub: Hub, ref: str, sha: str) -> str:
 
 async def _contained(hub: Hub, tip: str, known: Collection[str]) -> bool:
     asked = ("rev-list", "--max-count=1", tip, "--not", *known)
-    return not await git(*asked, git_dir=hub.path, env=ALONE)
+    return not (await hub.questions.ask(*asked, revs=(tip, *known))).stdout
 
 
 async def _content(hub: Hub, sha: str) -> str:
@@ -115,4 +115,4 @@ async def _content(hub: Hub, sha: str) -> str:
 
 
 async def _tree(hub: Hub, sha: str) -> str:
-    return (await git("rev-parse", f"{sha}^{{tree}}", git_dir=hub.path, env=ALONE)).strip()
+    return await hub.tree(sha)

@@ -58,6 +58,7 @@ class _Record:
     start: str
     template: str
     ready: bool = False
+    kept: bool = True  # a ref keeps its base: not needed for a gate's tree, which lives for minutes
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ async def ensure(
     start: str = "",
     created: Callable[[Path], Awaitable[object]] | None = None,
     rescue_into: str = "",
+    keep: bool = True,
 ) -> Workspace:
     """The workspace of one ticket at `root/key_dir`; the one that is there is kept, with the agent's work in it.
 
@@ -120,7 +122,7 @@ async def ensure(
         elif place.tree.exists():
             _set_aside(place)  # whoever made it, it was not us
         sha = start or base_sha
-        fresh = _Record(str(hub.path), kind, branch, base_sha, sha, trees.template_name(hub, base_sha))
+        fresh = _Record(str(hub.path), kind, branch, base_sha, sha, trees.template_name(hub, base_sha), kept=keep)
         return await _made(hub, place, fresh, created)
 
 
@@ -188,6 +190,9 @@ async def run_hook(
 
 async def choose(root: Path) -> str:
     """The fastest kind that works on the disk of `root`, tried for real."""
+    for scratch in (root / OURS).glob("proof-*-*"):
+        if not _running(scratch.name.split("-")[1]):  # killed while it tried
+            await _clear(scratch)
     for kind in trees.FROM_TEMPLATE:
         if (await _try(root, kind)).works:
             return kind
@@ -216,7 +221,8 @@ async def _made(
     hub: Hub, place: _Place, record: _Record, created: Callable[[Path], Awaitable[object]] | None
 ) -> Workspace:
     _write(place, record)
-    await hub.set_ref(_base_ref(place), record.base_sha)  # the clone borrows these objects as long as it lives
+    if record.kept:
+        await hub.set_ref(_base_ref(place), record.base_sha)  # the clone borrows these objects as long as it lives
     await trees.make(hub, place.plan(record))
     if created:
         await created(place.tree)
@@ -263,7 +269,8 @@ async def _rescued(hub: Hub, place: _Place, record: _Record, into_ref: str, know
 
 async def _unmade(hub: Hub, place: _Place, record: _Record) -> None:
     await trees.unmake(hub, place.plan(record), place.ours / "trash")
-    await hub.delete_ref(_base_ref(place))
+    if record.kept:
+        await hub.delete_ref(_base_ref(place))
     place.record.unlink(missing_ok=True)
 
 
@@ -274,7 +281,7 @@ def _set_aside(place: _Place) -> None:
 
 
 async def _try(root: Path, kind: str) -> Proof:
-    scratch = root / OURS / f"proof-{uuid4().hex[:8]}"
+    scratch = root / OURS / f"proof-{os.getpid()}-{uuid4().hex[:8]}"
     began = time.monotonic()
     try:
         evidence = await _tried(scratch, kind)
@@ -282,10 +289,24 @@ async def _try(root: Path, kind: str) -> Proof:
     except (NightcrewError, OSError) as error:
         evidence, works = str(error), False
     took = (time.monotonic() - began) * 1000
+    await _clear(scratch)
+    return Proof(kind, works, evidence, took)
+
+
+async def _clear(scratch: Path) -> None:
     for tree in (scratch / "at").glob("t*"):
         await trees.unmount(tree)
     await trees.delete([scratch])
-    return Proof(kind, works, evidence, took)
+
+
+def _running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 async def _tried(scratch: Path, kind: str) -> str:
