@@ -39,8 +39,17 @@ def history(home: Path, runs: int) -> None:
     store, now = App.load(home / "nightcrew.toml").store, datetime.now(UTC)
     old = Run("folder:x", "folder", "x", "X", "An old ticket", "repo", "nightcrew/x", RunState.MERGED, shown="done")
     rows = [
-        _row(replace(old, id=f"folder:X-{n}", ticket_id=f"X-{n}", key=f"X-{n}", pull_request=n + 1,
-                     updated_at=now - timedelta(minutes=n), created_at=now))  # fmt: skip
+        _row(
+            replace(
+                old,
+                id=f"folder:X-{n}",
+                ticket_id=f"X-{n}",
+                key=f"X-{n}",
+                pull_request=n + 1,
+                updated_at=now - timedelta(minutes=n),
+                created_at=now,
+            )
+        )
         for n in range(runs)
     ]
     with store.engine.begin() as c:

@@ -161,6 +161,12 @@ def test_nothing_is_published_for_a_run_that_is_being_stopped(store: Store, chan
         store.check_fence(run.id, 1)
 
 
+def test_of_eight_who_name_the_crew_all_get_the_same_name(store: Store, open_store: Callable[[], Store]) -> None:
+    names = race(open_store, lambda s, number: s.once("crew", f"crew-{number}"))
+    assert set(names) == {store.get("crew")}
+    assert store.once("crew", "later") == names[0]
+
+
 def test_of_eight_who_settle_an_attempt_one_does(store: Store, open_store: Callable[[], Store]) -> None:
     run = working(store)
     store.finish_attempt(replace(FIRST, outcome="rate_limited", evidence="the limit is reached"))

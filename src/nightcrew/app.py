@@ -60,9 +60,7 @@ class App:
     @cached_property
     def crew_id(self) -> str:
         """What marks this crew's processes and claims; made once per database."""
-        if not (found := self.store.get("crew")):
-            self.store.put("crew", found := uuid.uuid4().hex[:12])
-        return str(found)
+        return str(self.store.get("crew") or self.store.once("crew", uuid.uuid4().hex[:12]))
 
     @cached_property
     def boards(self) -> dict[str, Board]:

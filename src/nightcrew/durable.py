@@ -72,7 +72,7 @@ class Durable:
             await DBOS.start_workflow_async(self._body, run_id, number)
 
     async def known(self, workflow_id: str) -> str:
-        """"" when it was never started, GOING_ON when it runs or will be recovered, else what became of it."""
+        """ "" when it was never started, GOING_ON when it runs or will be recovered, else what became of it."""
         with _said():
             status = await DBOS.get_workflow_status_async(workflow_id)
         if status is None:

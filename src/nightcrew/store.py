@@ -7,7 +7,7 @@ state is one transaction, fenced by `runs.fence` (I6).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -316,6 +316,12 @@ class Store:
         with self.begin() as c:
             row = c.execute(sa.select(meta.c.value).where(meta.c.key == key)).first()
             return default if row is None else row[0]
+
+    def once(self, key: str, value: object) -> Any:
+        """What is kept there; `value` from now on, if nothing was. Of many who ask at once, all get the first's."""
+        with suppress(exc.IntegrityError), self.engine.begin() as c:
+            c.execute(meta.insert().values(key=key, value=msgspec.to_builtins(value)))
+        return self.get(key)
 
     def put(self, key: str, value: object) -> None:
         with self.begin() as c:

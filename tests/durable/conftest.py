@@ -34,3 +34,10 @@ def worlds(tmp_path: Path) -> Iterator[Callable[[str, str], World]]:
 def world(worlds: Callable[[str, str], World], database_url: str) -> World:
     """A world that is yet to be made."""
     return worlds("world", database_url)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each of these starts nightcrew anew several times: left out of `./scripts/test quick`."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)

@@ -28,12 +28,15 @@ def one_sentence(said: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_second_one_says_so_and_leaves_the_first_at_work(world: World) -> None:
-    world.make(waits=2)
+    gate = f"until [ -e '{world.home}/go' ]; do sleep 0.05; done"
+    begun = [{"run": "date >>a.txt"}, {"commit": "half"}]
+    world.make(script=[*begun, {"run": gate}, {"run": "date >>b.txt"}, {"commit": "whole"}])
     first = world.start("up", "--until-idle")
     world.reach(half_done)
-    said = one_sentence(world.run("up", timeout=20))
+    said = one_sentence(world.run("up"))
     assert f"already up on {world.home / '.nightcrew'} (process {first.pid})" in said
-    assert first.wait(30) == 0
+    (world.home / "go").touch()
+    assert first.wait(60) == 0
     assert_as_if_nothing_had_happened(world, "K-1")
 
 
@@ -52,7 +55,7 @@ def test_a_second_one_with_another_state_directory_on_the_same_server_says_so(
     world, other = worlds("one", postgres_url).make(waits=60), worlds("two", postgres_url).make()
     first = world.start("up")
     world.reach(half_done)
-    assert "already up on this database" in one_sentence(other.run("up", timeout=20))
+    assert "already up on this database" in one_sentence(other.run("up"))
     first.kill()
     first.wait()
     assert world.up().returncode == 0  # the dead one's lock went with it
@@ -64,7 +67,7 @@ def test_after_sigterm_the_same_session_goes_on(world: World) -> None:
     first = world.start("up")
     world.reach(half_done)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 0
+    assert first.wait(60) == 0
     assert world.verdict().processes_left == []
     assert world.runs()["K-1"].state == "queued"
     assert world.up().returncode == 0
@@ -82,7 +85,7 @@ def test_a_second_sigterm_leaves_at_once_and_nothing_is_lost(world: World) -> No
     first.send_signal(signal.SIGTERM)
     world.reach(lambda w: "Stopping" in (w.home / "up.log").read_text())
     first.send_signal(signal.SIGTERM)
-    assert first.wait(5) == 128 + signal.SIGTERM
+    assert first.wait(60) == 128 + signal.SIGTERM
     world.play([{"run": "echo two >>a.txt"}, {"commit": "whole"}])
     assert world.up().returncode == 0
     verdict = world.verdict()
@@ -99,7 +102,7 @@ def test_a_stopped_and_continued_nightcrew_calls_nobody_stalled(world: World) ->
     world.wait(first, 2)  # time for a hasty verdict
     assert [a.outcome for a in world.attempts("K-1")] == [""]
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 0
+    assert first.wait(60) == 0
     world.play([{"run": "echo one >>a.txt"}, {"commit": "whole"}])
     assert world.up().returncode == 0
     verdict = world.verdict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -140,10 +141,9 @@ class World:
         for process in self.started:
             process.kill()
             process.wait()
-        if self.config.exists():
-            app = App.load(self.config)
-            asyncio.run(proc.sweep(f"{app.crew_id}:"))
-            app.store.close()
+        for pid in _working_in(self.home):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     @staticmethod
     def wait(process: subprocess.Popen[str], seconds: float) -> None:
@@ -226,7 +226,7 @@ class World:
         """What bears the crew's mark or works below `home`; a git that a killed nightcrew left gets a moment to end."""
 
         def found() -> list[str]:
-            return [left.command for left in proc.leftovers(mark)] + _working_in(self.home)
+            return [left.command for left in proc.leftovers(mark)] + list(_working_in(self.home).values())
 
         until(lambda: not found(), 10)
         return found()
@@ -236,9 +236,9 @@ def _work(waits: float) -> list[object]:
     return [{"run": LINE}, {"commit": "half"}, {"wait": waits}, {"run": LINE}, {"commit": "whole"}]
 
 
-def _working_in(home: Path) -> list[str]:
-    """Command lines of processes, this one excepted, whose working folder is below `home` (Linux)."""
-    found = []
+def _working_in(home: Path) -> dict[int, str]:
+    """Processes, this one excepted, whose working folder is below `home`, and their command lines (Linux)."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             inside = entry.joinpath("cwd").readlink().is_relative_to(home)
@@ -246,7 +246,7 @@ def _working_in(home: Path) -> list[str]:
         except OSError:
             continue
         if inside and entry.name != str(os.getpid()):
-            found.append(" ".join(words).strip())
+            found[int(entry.name)] = " ".join(words).strip()
     return found
 
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 
+from nightcrew import proc
 from nightcrew.adapters.agents.claude import Claude
 from nightcrew.core.outcome import Ending
 from nightcrew.ports import Launch, Progress, Task
@@ -109,7 +110,9 @@ class _started:
         self._launch, self._home, self._cwd = launch, home, cwd
 
     async def __aenter__(self) -> asyncio.subprocess.Process:
-        env = {"PATH": os.environ["PATH"], "HOME": str(self._home), **AUTHOR, **self._launch.env}
+        self._mark = f"e2e:{self._home}:"
+        env = {"PATH": os.environ["PATH"], "HOME": str(self._home), **AUTHOR, **self._launch.env,
+               "NIGHTCREW_MARK": self._mark}  # fmt: skip
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
             *self._launch.argv, cwd=self._cwd, env=env, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
@@ -120,6 +123,7 @@ class _started:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
+        await proc.sweep(self._mark)  # a tool's shell has a session of its own
 
 
 @pytest.fixture
