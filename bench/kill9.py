@@ -3,8 +3,8 @@
     python bench/kill9.py [--kills 200] [--tickets 30] [--repos 3] [--seed 1] [--database URL|postgres] [--json]
 
 Half of the kills come at random moments, the other half at points: before and after every durable step and every
-write, in an order that the seed decides. After each nightcrew is started again, and at last left to finish. Tickets
-come onto the board one at a time, so that every kill finds work. `--database postgres` starts a server of its own.
+write, as the seed decides. After each nightcrew is started again, and at last left to finish. Tickets come onto the
+board one at a time, so that every kill finds work. `--database postgres` starts a server of its own.
 """
 
 from __future__ import annotations
@@ -27,22 +27,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.durable.world import World
 
-from nightcrew.testing.crashing import POINTS, STEPS
 from nightcrew.testing.postgres import PostgresServer
 
 REPOS = ("alpha", "beta", "gamma")
-FRESH = (
-    "adopt",
-    "start_attempt",
-    "start_workflow",
-    "prepare",
-    "claim_branch",
-    "push",
-    "workspace",
-    "make_tree",
-    "session",
-)
-"""Points that only a new ticket is sure to reach."""
+WAY = (
+    "adopt", "start_attempt", "start_workflow", "prepare", "claim_branch", "push", "workspace", "make_tree", "set_run",
+    "session", "start_agent", "spawn", "gates", "collect", "publish", "claim_patch", "push_branch", "open", "keep_head",
+    "record", "finish_attempt", "settle", "move", "clean", "unmake",
+)  # fmt: skip
+"""The points in the order in which a ticket comes to them."""
+GROUP = 4  # points in a row; for each row there is a new ticket, so that there is one that has not passed them yet
 LATEST = 3.0  # seconds of a start until the latest random kill
 PATIENCE = 6.0  # seconds until a point that is never reached is given up, and the kill comes now
 
@@ -81,11 +75,9 @@ def play(world: World, kills: int, tickets: int, repos: Sequence[str], seed: int
     """Kill it `kills` times while it works `tickets` tickets; what is left."""
     luck, began = random.Random(seed), time.monotonic()
     world.make(0, repos, waits=2.5, running=6, workspace="auto")
-    points = plan(kills // 2, luck)
     done, missed = Counter[str](), Counter[str]()
-    for number in range(kills):
-        at = points[number // 2] if number % 2 else ""
-        if number < 3 or at.partition(":")[0] in FRESH:
+    for number, at in enumerate(plan(kills, luck)):
+        if number % (2 * GROUP) == 0 or number == 2 * GROUP - 1:
             add(world, tickets, repos)
         how = kill(world, at, luck)
         done[how] += 1
@@ -104,7 +96,7 @@ def play(world: World, kills: int, tickets: int, repos: Sequence[str], seed: int
         "kills_at_random": done["random"], "kills_at_points": done["point"], "kills_at_missed_points": done["missed"],
         "missed_points": sorted(+missed),
         "attempts": sum(attempts), "attempts_consumed": sum(consumed), "most_attempts": max(attempts, default=0),
-        "mounts_left": mounts(world.home), "exit_code": code, "seconds": round(time.monotonic() - began, 1),
+        "mounts_left": len(world.mounts()), "exit_code": code, "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
     right = {"pull_requests": tickets, "duplicates": 0, "branches": tickets, "lost_work": 0, "processes_left": 0,
              "exit_code": 0, "attempts_consumed": tickets}  # fmt: skip
@@ -112,12 +104,14 @@ def play(world: World, kills: int, tickets: int, repos: Sequence[str], seed: int
 
 
 def plan(kills: int, luck: random.Random) -> list[str]:
-    """Every point before and after, shuffled, and again until there are enough."""
-    never = ("create_table", "migrate", "order", "rescue")
-    every = [f"{point}:{when}" for point in (*STEPS, *POINTS) if point not in never for when in ("before", "after")]
+    """Which life ends how: a few points in the order of a ticket's way, then as many random moments ("")."""
+    every = [f"{point}:{when}" for point in WAY for when in ("before", "after")]
     luck.shuffle(every)
-    steady = cycle(every)
-    return [next(steady) for _ in range(kills)]
+    steady, lives = cycle(every), list[str]()
+    while len(lives) < kills:
+        points = sorted((next(steady) for _ in range(GROUP)), key=lambda at: WAY.index(at.partition(":")[0]))
+        lives += [*points, *[""] * GROUP]
+    return lives[:kills]
 
 
 def add(world: World, most: int, repos: Sequence[str]) -> bool:
@@ -139,12 +133,6 @@ def kill(world: World, at: str, luck: random.Random) -> str:
     if process.returncode != -signal.SIGKILL:
         raise SystemExit(f"nightcrew ended by itself ({process.returncode}): {world.home / 'up.log'}")
     return "point"
-
-
-def mounts(home: Path) -> int:
-    """Overlays that are still mounted (Linux)."""
-    table = Path("/proc/self/mounts")
-    return sum(str(home) in line for line in table.read_text().splitlines()) if table.exists() else 0
 
 
 if __name__ == "__main__":

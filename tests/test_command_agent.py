@@ -99,8 +99,8 @@ def test_the_environment_may_pass_on_or_name_what_nightcrew_has(
         ({}, "command:", "Write it as a list"),
         ({"command": "my agent"}, "command:", "Write it as a list"),
         ({"command": []}, "names no program", "Write it as a list"),
-        ({"command": ["x"], "prompt": "file"}, "prompt:", "configuration.md"),
-        ({"command": ["x"], "models": [1]}, "models:", "configuration.md"),
+        ({"command": ["x"], "prompt": "file"}, "prompt:", "Without it"),
+        ({"command": ["x"], "models": [1]}, "models:", "Without it"),
         ({"command": ["x", "--model={model}"]}, "models:", "models = "),
     ],
 )

@@ -589,8 +589,8 @@ async def test_what_no_text_file_can_hold_is_left_out_of_a_new_ticket(folder: Pa
     ("table", "message", "hint"),
     [
         ({"pth": "x"}, "[board] pth: unknown key", "Did you mean `path`?"),
-        ({"zzz": 1}, "[board] zzz: unknown key", "Known keys: path, states"),
-        ({"path": 3}, "[board] path: Expected `str`", "Correct"),
+        ({"zzz": 1}, "[board] zzz: unknown key", "Known: ignore, path"),
+        ({"path": 3}, "[board] path: Expected `str`", "Without it"),
         ({"states": {"later": "soon"}}, "[board] states: Invalid enum value 'soon'", "Our states: open, working"),
         ({"write_states": {"done": "todo"}}, '"todo" would be read back as open', "done"),
         ({"write_states": {"done": "x"}, "states": {"X": "open"}}, '[board] write_states.done: "x" would be', "states"),

@@ -211,7 +211,7 @@ async def test_changes_and_diff_are_those_since_the_merge_base(hub: Hub, tree: R
     (tree.path / "image.bin").write_bytes(bytes(range(256)))
     tree.git("mv", "src/data.txt", "moved.txt")
     tree.commit("work", calc_py="def add(a, b):\n    return b + a\n")
-    head = await hub.take(tree.path, BRANCH, "refs/nightcrew/work/t-1")
+    head = await hub.take(tree.path, BRANCH, "refs/nightcrew/done/t-1")
     repo.commit("upstream goes on", other_txt="x")
     base = await hub.fetch_base("main")
     assert head
@@ -226,12 +226,12 @@ async def test_changes_and_diff_are_those_since_the_merge_base(hub: Hub, tree: R
 async def test_a_patch_id_names_the_change_wherever_it_stands(hub: Hub, tree: Repository, repo: Repository) -> None:
     base = repo.sha()
     tree.commit("work", new_txt="x\n")
-    first = await hub.take(tree.path, BRANCH, "refs/nightcrew/work/1")
+    first = await hub.take(tree.path, BRANCH, "refs/nightcrew/done/1")
     tree.git("reset", "-q", "--hard", repo.sha("HEAD~1"))
     tree.commit("the same again", new_txt="x\n")
-    second = await hub.take(tree.path, BRANCH, "refs/nightcrew/work/2")
+    second = await hub.take(tree.path, BRANCH, "refs/nightcrew/done/2")
     tree.commit("something else", new_txt="y\n")
-    third = await hub.take(tree.path, BRANCH, "refs/nightcrew/work/3")
+    third = await hub.take(tree.path, BRANCH, "refs/nightcrew/done/3")
     assert None not in (first, second, third)
     ids = [await hub.patch_id(base, str(sha)) for sha in (first, second, third)]
     assert ids[0] == ids[1] != ids[2]
@@ -242,13 +242,13 @@ async def test_a_patch_id_names_the_change_wherever_it_stands(hub: Hub, tree: Re
 async def test_merges_tell_the_files_in_conflict(hub: Hub, tree: Repository, repo: Repository) -> None:
     base = repo.sha()
     one = tree.commit("one", calc_py="one\n")
-    await hub.take(tree.path, BRANCH, "refs/nightcrew/work/1")
+    await hub.take(tree.path, BRANCH, "refs/nightcrew/done/1")
     tree.git("reset", "-q", "--hard", base)
     two = tree.commit("two", calc_py="two\n")
-    await hub.take(tree.path, BRANCH, "refs/nightcrew/work/2")
+    await hub.take(tree.path, BRANCH, "refs/nightcrew/done/2")
     tree.git("reset", "-q", "--hard", base)
     three = tree.commit("three", three_txt="3")
-    await hub.take(tree.path, BRANCH, "refs/nightcrew/work/3")
+    await hub.take(tree.path, BRANCH, "refs/nightcrew/done/3")
     assert (await hub.merge_tree(one, two)).conflicts == ("calc.py",)
     merged = await hub.merge_tree(one, three)
     assert merged == Merge(merged.tree)
@@ -264,12 +264,12 @@ async def test_merges_tell_the_files_in_conflict(hub: Hub, tree: Repository, rep
 
 
 async def taken(hub: Hub, tree: Repository) -> str | None:
-    return await hub.take(tree.path, BRANCH, "refs/nightcrew/work/t-1")
+    return await hub.take(tree.path, BRANCH, "refs/nightcrew/done/t-1")
 
 
 async def test_the_ticket_branch_is_taken(hub: Hub, tree: Repository) -> None:
     sha = tree.commit("work", a_txt="a")
-    assert await taken(hub, tree) == sha == await hub.sha("refs/nightcrew/work/t-1")
+    assert await taken(hub, tree) == sha == await hub.sha("refs/nightcrew/done/t-1")
 
 
 async def test_work_on_a_branch_of_the_agents_own_is_taken(hub: Hub, tree: Repository) -> None:
@@ -384,7 +384,7 @@ async def test_a_tree_that_leads_to_another_repository_is_not_read(
             (git_dir / "refs/heads" / BRANCH).write_text(secret.sha() + "\n")
     with pytest.raises(GitError, match="is not read"):
         await taken(hub, tree)
-    assert await hub.sha("refs/nightcrew/work/t-1") is None
+    assert await hub.sha("refs/nightcrew/done/t-1") is None
     assert await hub.sha(secret.sha()) is None
 
 
@@ -397,7 +397,7 @@ def files(hub: Hub, sha: str) -> dict[str, str]:
 
 
 async def test_what_an_agent_forgot_to_commit_is_collected_with_its_commits(hub: Hub, tree: Repository) -> None:
-    base, ref = tree.sha(), "refs/nightcrew/work/t-1"
+    base, ref = tree.sha(), "refs/nightcrew/done/t-1"
     assert await hub.collect(tree.path, BRANCH, ref, base, "left") == base
     tree.write("a.txt", "a")
     left = await hub.collect(tree.path, BRANCH, ref, base, "left")

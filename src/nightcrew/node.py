@@ -32,7 +32,7 @@ async def clean(crew: Crew, run: Run) -> None:
     if repo is None:
         return  # its hub is unknown now: nothing is removed
     hub, tree = crew.hubs[run.repo], Path(run.workspace)
-    pushed = await hub.sha(f"refs/nightcrew/work/{name}") if run.pull_request else None
+    pushed = await hub.sha(f"refs/nightcrew/done/{name}") if run.pull_request else None
     if repo.hooks.before_remove and tree.exists():
         await _before_remove(crew, run, repo, tree)
     ref = rescue_ref(name, str(run.attempts))

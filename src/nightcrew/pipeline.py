@@ -94,7 +94,7 @@ class AttemptRun:
         self.hub = crew.hubs[run.repo]
         self.name = run.branch.rpartition("/")[2]
         self.folder = crew.home / "attempts" / self.name / str(number)
-        self.work_ref = f"refs/nightcrew/work/{self.name}"
+        self.work_ref = f"refs/nightcrew/done/{self.name}"
         self.live = crew.live[run_id] = Live()
         crew.numbers[run_id] = number
         if run.stopping:  # ordered before a kill, or before there was a session to end

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
+from nightcrew.stages import workspace
 from nightcrew.testing.crashing import POINTS, STEPS
 from tests.durable.world import World
 
 KILLED = -signal.SIGKILL
-WRITES = [point for point in POINTS if point not in ("create_table", "order", "rescue", "unmake")]
+WRITES = [point for point in POINTS if point not in ("create_table", "order", "rename", "rescue", "unmake")]
 
 
 def assert_as_if_nothing_had_happened(world: World, *keys: str) -> None:
@@ -52,6 +55,21 @@ def test_killed_while_the_workspace_of_an_unpublished_ticket_is_removed(world: W
     rescues = world.run("rescue", "list", "--json").stdout
     assert rescues.count("refs/nightcrew/rescue/") == 1
     assert not world.runs()["K-1"].workspace
+
+
+@pytest.mark.parametrize("kind", ["the fastest", "checkout", "worktree"])
+def test_killed_after_every_rename_in_turn_it_gets_there(world: World, tmp_path: Path, kind: str) -> None:
+    """Hubs, templates, trees and trash are put in place and away by renames; between two of them all is half done."""
+    kind = asyncio.run(workspace.choose(tmp_path / "proof")) if kind == "the fastest" else kind
+    world.make(workspace=kind)
+    lives = 1
+    while (life := world.up(at="rename:after")).returncode == KILLED and lives < 30:
+        lives += 1
+    assert life.returncode == 0, life.stderr
+    assert lives > 2
+    assert_as_if_nothing_had_happened(world, "K-1")
+    assert world.mounts() == []
+    assert list((world.home / ".nightcrew/workspaces/.nightcrew/records").iterdir()) == []
 
 
 def test_killed_in_mid_session_the_same_session_goes_on_and_no_commit_is_lost(world: World) -> None:

@@ -141,6 +141,8 @@ class World:
         for process in self.started:
             process.kill()
             process.wait()
+        for mount in self.mounts():
+            subprocess.run(["umount", "-l", mount], check=False)
         for pid in _working_in(self.home):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -193,6 +195,12 @@ class World:
                 text = asyncio.run(git("grep", "-h", "-E", "-e", "^[0-9a-f-]{36}$", ref, "--", "work-*", git_dir=where))
                 lines |= set(text.split())
         return lines
+
+    def mounts(self) -> list[str]:
+        """What is mounted below `home` (Linux)."""
+        table = Path("/proc/self/mounts")
+        lines = table.read_text().splitlines() if table.exists() else []
+        return [line.split()[1] for line in lines if line.split()[1].startswith(str(self.home))]
 
     def verdict(self) -> Verdict:
         """Look at all of it: rows, pull requests, refs, processes."""

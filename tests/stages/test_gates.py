@@ -269,7 +269,7 @@ PARTS = {
     "GitLab Token": ("glpat-", "aZ3x" * 5),
     "JSON Web Token": ("eyJhbGciOiJIUzI1NiJ9", ".eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"),
     "Mailchimp Access Key": ("0a1b2c3d" * 4, "-us12"),
-    "NPM tokens": ("//registry.npmjs.org/:_authToken=", "npm_" + "aZ3x" * 9),
+    "NPM tokens": ("//registry." + "npmjs.org/:_authToken=", "npm_" + "aZ3x" * 9),
     "OpenAI Token": ("sk-" + "aZ3x" * 5, "T3Blbk" + "FJ" + "aZ3x" * 5),
     "Anthropic API Key": ("sk-ant-", "api03-" + "aZ3x" * 20),
     "Google API Key": ("AIza", "SyA-" + "aZ3xQ1w" * 4 + "abc"),

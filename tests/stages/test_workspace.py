@@ -97,7 +97,7 @@ async def test_every_kind_is_a_clean_checkout_where_git_works(
         tree.git("mv", "docs", "manual")
         sha = tree.commit("work")
         assert tree.git("status", "--porcelain") == ""
-        assert await hub.take(tree.path, space.branch, f"refs/nightcrew/work/{kind}") == sha
+        assert await hub.take(tree.path, space.branch, f"refs/nightcrew/done/{kind}") == sha
         assert {change.path for change in await hub.changes(repo.sha(), sha)} == {
             "calc.py", "docs/läs mig.md", "manual/läs mig.md",
         }  # fmt: skip
@@ -170,7 +170,7 @@ async def test_a_branch_may_start_from_another_commit_than_the_base(hub: Hub, ro
     _, first = await made(hub, root, "checkout", "first")
     first.git("rm", "-q", "run.sh")
     head = first.commit("the open pull request", a_txt="a", calc_py="changed\n")
-    await hub.take(first.path, "nightcrew/first", "refs/nightcrew/work/first")
+    await hub.take(first.path, "nightcrew/first", "refs/nightcrew/done/first")
     for kind in kinds:
         space, tree = await made(hub, root, kind, start=head)
         assert (tree.sha(), tree.git("status", "--porcelain")) == (head, "")
@@ -184,7 +184,7 @@ async def test_what_is_only_there_is_in_the_rescue_ref_after_removal(
     for kind in kinds:
         space, tree = await made(hub, root, kind)
         pushed = tree.commit("pushed", a_txt="a")
-        await hub.take(tree.path, space.branch, f"refs/nightcrew/work/{kind}")
+        await hub.take(tree.path, space.branch, f"refs/nightcrew/done/{kind}")
         tree.git("checkout", "-q", "-b", f"aside-{kind}")
         aside = tree.commit("on a branch of its own", aside_txt="x")
         tree.git("checkout", "-q", space.branch)
@@ -212,7 +212,7 @@ async def test_what_is_known_elsewhere_is_not_rescued(hub: Hub, root: Path, kind
         space, tree = await made(hub, root, kind)
         sha = tree.commit("work", a_txt="a")
         tree.write("left.txt", "the agent forgot to commit this")
-        saved = await hub.collect(tree.path, space.branch, "refs/nightcrew/work/x", sha, "committed for the agent")
+        saved = await hub.collect(tree.path, space.branch, "refs/nightcrew/done/x", sha, "committed for the agent")
         assert saved != sha
         assert await workspace.remove(hub, root, space.path, RESCUE, {saved}) is None
     assert await hub.refs("refs/nightcrew/rescue") == {}
@@ -225,7 +225,7 @@ async def test_the_branch_is_the_work_where_the_agent_went_back_to_look(
         space, tree = await made(hub, root, kind)
         sha = tree.commit("work", a_txt="a")
         tree.git("checkout", "-q", "--detach", repo.sha())
-        assert await hub.collect(tree.path, space.branch, "refs/nightcrew/work/x", repo.sha(), "left") == sha
+        assert await hub.collect(tree.path, space.branch, "refs/nightcrew/done/x", repo.sha(), "left") == sha
         ref = f"refs/nightcrew/rescue/t-{kind}/1"
         assert await workspace.remove(hub, root, space.path, ref) == sha == await hub.sha(ref)
 

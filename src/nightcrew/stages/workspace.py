@@ -148,6 +148,7 @@ async def remove(
         if record.ready:
             await trees.reopen(own, place.plan(record))
             kept = await _rescued(own, place, record, into_ref, known)
+            _write(place, replace(record, ready=False))  # killed from here on, it is removed without a second look
         await _unmade(own, place, record)
     await sweep(place.root)
     return kept
@@ -256,6 +257,7 @@ async def _give_up(hub: Hub, place: _Place, record: _Record, into_ref: str) -> N
     except GitError:
         await rescue_rest(own, place.tree, record.branch, into_ref, record.base_sha)
         await trees.unmake(own, plan, place.ours / "aside")
+    _write(place, replace(record, ready=False))
     await _unmade(own, place, record)
 
 

@@ -51,6 +51,7 @@ POINTS = {
     "rescue": "nightcrew.stages.workspace:rescue",
     "unmake": "nightcrew.git.trees:unmake",
     "order": "nightcrew.store:Store.obeyed",
+    "rename": "pathlib:Path.rename",
 }
 """The writes one can be killed at, and where they are."""
 

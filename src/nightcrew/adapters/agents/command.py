@@ -18,7 +18,6 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +29,7 @@ from nightcrew.core.prompt import claims_in, fence
 from nightcrew.core.reading import findings_in, how_it_died, one_line, reset_from_epoch
 from nightcrew.errors import ConfigError, last_line
 from nightcrew.ports import Launch, Progress, Task
+from nightcrew.settings import read_settings
 
 __all__ = ["Command", "CommandConversation", "CommandSettings"]
 
@@ -274,19 +274,8 @@ def _prompt(task: Task) -> str:
 
 
 def _settings(name: str, table: Mapping[str, object]) -> CommandSettings:
-    known = [item.name for item in msgspec.structs.fields(CommandSettings)]
-    for key in table:
-        if key not in known:
-            near = get_close_matches(key, known, 1)
-            hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(sorted(known))}."
-            raise ConfigError(f"[agents.{name}] {key}: unknown key.", hint=hint)
     example = 'Write it as a list: command = ["my-agent", "--model", "{model}"].'
-    try:
-        settings = msgspec.convert(dict(table), CommandSettings)
-    except msgspec.ValidationError as error:
-        key = next((key for key in known if f"$.{key}" in str(error) or f"`{key}`" in str(error)), "settings")
-        hint = example if key == "command" else "See docs/reference/configuration.md."
-        raise ConfigError(f"[agents.{name}] {key}: {error}.", hint=hint) from error
+    settings = read_settings(CommandSettings, f"[agents.{name}]", table, {"command": example})
     if not settings.command or not settings.command[0]:
         raise ConfigError(f"[agents.{name}] command: it names no program.", hint=example)
     if not settings.models and any("{model}" in part for part in (*settings.command, *settings.resume_args)):

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from nightcrew.core.outcome import Ending
 from nightcrew.core.prompt import fence
 from nightcrew.errors import ConfigError
 from nightcrew.ports import Launch, Task
+from nightcrew.settings import read_settings
 
 __all__ = ["Claude", "ClaudeConversation", "Settings"]
 
@@ -59,7 +59,7 @@ class Claude:
 
     def __init__(self, name: str, settings: Mapping[str, object]) -> None:
         self.name = name
-        self.settings = _settings(name, settings)
+        self.settings = read_settings(Settings, f"[agents.{name}]", settings)
         self.models = self.settings.models
 
     def launch(self, task: Task) -> Launch:
@@ -140,18 +140,3 @@ def _session(task: Task, instructions: str) -> list[str]:
         "--json-schema": msgspec.json.encode(task.schema).decode() if task.schema else "",
     }
     return args + [part for flag, value in wanted.items() if value for part in (flag, value)]
-
-
-def _settings(name: str, table: Mapping[str, object]) -> Settings:
-    known = {item.name: item for item in msgspec.structs.fields(Settings)}
-    for key, value in table.items():
-        if key not in known:
-            near = get_close_matches(key, known, 1)
-            hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(sorted(known))}."
-            raise ConfigError(f"[agents.{name}] {key}: unknown key.", hint=hint)
-        try:
-            msgspec.convert({key: value}, Settings)
-        except msgspec.ValidationError as error:
-            what, default = str(error).partition(" - at")[0], getattr(Settings(), key)
-            raise ConfigError(f"[agents.{name}] {key}: {what}.", hint=f"Without it, it is {default!r}.") from error
-    return msgspec.convert(dict(table), Settings)

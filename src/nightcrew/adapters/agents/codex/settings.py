@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Literal
 
 import msgspec
 
-from nightcrew.errors import ConfigError
+from nightcrew.settings import read_settings
 
 PASSED = (
     "CODEX_API_KEY", "OPENAI_API_KEY", "CODEX_HOME", "OPENAI_BASE_URL", "OPENAI_ORGANIZATION", "OPENAI_PROJECT",
@@ -38,17 +37,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def settings_of(name: str, table: Mapping[str, object]) -> Settings:
     """The settings in a table of nightcrew.toml. Raises ConfigError naming `[agents.<name>] key` and the cure."""
-    known = Settings.__struct_fields__
-    for key, value in table.items():
-        if key not in known:
-            near = get_close_matches(key, known, 1)
-            hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(sorted(known))}."
-            raise ConfigError(f"[agents.{name}] {key}: unknown key.", hint=hint)
-        try:
-            msgspec.convert({key: value}, Settings)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"[agents.{name}] {key}: {error}.", hint=_PAGE) from error
-    return msgspec.convert(dict(table), Settings)
+    return read_settings(Settings, f"[agents.{name}]", table)
 
 
 def flags(config: Mapping[str, object]) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from nightcrew.adapters.boards.folder.markdown import Progress, Unreadable, deco
 from nightcrew.core.model import Ticket, TicketState, safe_name
 from nightcrew.errors import BoardError, ConfigError
 from nightcrew.ports import Problem, Scan
+from nightcrew.settings import read_settings
 
 __all__ = ["FolderBoard", "Settings"]
 
@@ -73,7 +73,8 @@ class FolderBoard:
 
     def __init__(self, name: str, settings: Mapping[str, object], home: Path) -> None:
         self.name = name
-        self.settings = _settings(settings)
+        words = f"Our states: {', '.join(TicketState)}."
+        self.settings = read_settings(Settings, "[board]", settings, {"states": words, "write_states": words})
         self.folder = home / Path(self.settings.path).expanduser()
         self._writes = WRITES | self.settings.write_states
         self._means = _means(self.settings.states, self._writes)
@@ -327,19 +328,3 @@ def _means(states: Mapping[str, TicketState], writes: Mapping[TicketState, str])
                 hint=f"Write another word for {state}, or change [board] states.",
             )
     return means
-
-
-def _settings(table: Mapping[str, object]) -> Settings:
-    known = [field.name for field in msgspec.structs.fields(Settings)]
-    for key in table:
-        if key not in known:
-            near = get_close_matches(key, known, 1, 0.5)
-            hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known keys: {', '.join(known)}."
-            raise ConfigError(f"[board] {key}: unknown key.", hint=hint)
-    for key, value in table.items():
-        try:
-            msgspec.convert({key: value}, Settings)
-        except msgspec.ValidationError as error:
-            words = f" Our states: {', '.join(TicketState)}." if "states" in key else ""
-            raise ConfigError(f"[board] {key}: {error}.", hint=f"Correct its value.{words}") from error
-    return msgspec.convert(dict(table), Settings)

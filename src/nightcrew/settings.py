@@ -1,0 +1,41 @@
+"""An adapter's own table of nightcrew.toml as a frozen type; every mistake is named with its key and its cure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+import msgspec
+
+from nightcrew.errors import ConfigError
+
+S = TypeVar("S", bound=msgspec.Struct)
+PAGE = "See docs/reference/configuration.md."
+
+
+def read_settings(kind: type[S], where: str, table: Mapping[str, object], cures: Mapping[str, str] | None = None) -> S:
+    """The table as `kind`, whose fields are the known keys. `where` is how the owner writes the table: `[agents.me]`.
+
+    Raises ConfigError naming the key: an unknown one with the nearest that is known, a wrong or missing value with what
+    `cures` says for that key.
+    """
+    known = kind.__struct_fields__
+    for key in table:
+        if key not in known:
+            near = get_close_matches(key, known, 1, 0.5)
+            hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(sorted(known))}."
+            raise ConfigError(f"{where} {key}: unknown key.", hint=hint)
+    try:
+        return msgspec.convert(dict(table), kind)
+    except msgspec.ValidationError as error:
+        what, _, at = str(error).partition(" - at ")
+        found = re.search(r"\$\.(\w+)", at) or re.search(r"`(\w+)`", what)
+        key = found[1] if found else "settings"
+        raise ConfigError(f"{where} {key}: {what}.", hint=(cures or {}).get(key) or _without(kind, key)) from error
+
+
+def _without(kind: type[msgspec.Struct], key: str) -> str:
+    default = next((field.default for field in msgspec.structs.fields(kind) if field.name == key), msgspec.NODEFAULT)
+    return PAGE if default is msgspec.NODEFAULT else f"Without it, it is {default!r}."
