@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -38,7 +39,9 @@ tell("result", subtype="success", is_error=False, result=said, num_turns=1, stop
 def claude(folder: Path) -> Path:
     """A `claude` in `folder` that speaks Claude Code's stream and, on a ticket, adds a line to WORK.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "claude"
-    program.write_text(f"#!{sys.executable}\n{_CLAUDE}")
+    program, body = folder / "claude", folder / "claude.py"
+    body.write_text(_CLAUDE)
+    # By a shell: a `#!` line takes no path with a space in it.
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(body))} "$@"\n')
     program.chmod(0o755)
     return program

@@ -287,6 +287,8 @@ class Director:
         jitter = int(hashlib.sha256(f"{run.id}:{attempt.number}".encode()).hexdigest()[:4], 16) / 0xFFFF
         after = lifecycle.lane_after(lane, attempt, self.crew.policy, now, jitter)
         settled = lifecycle.settle(run, attempt, self.crew.policy, now, jitter)
+        if self.stopping and attempt.outcome == Outcome.INFRA:  # we ended it: there is no outage to wait for
+            settled = replace(settled, not_before=None, outages=run.outages)
         self.pulls.pop((run.repo, run.branch), None)  # seen before this attempt answered what was asked there
         if store.settle(settled, attempt, after):
             log.info("attempt.ended", extra={"ticket": run.key, "outcome": attempt.outcome, "run": settled.state.value})

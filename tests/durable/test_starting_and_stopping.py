@@ -69,7 +69,8 @@ def test_after_sigterm_the_same_session_goes_on(world: World) -> None:
     first.send_signal(signal.SIGTERM)
     assert first.wait(60) == 0
     assert world.verdict().processes_left == []
-    assert world.runs()["K-1"].state == "queued"
+    waiting = world.runs()["K-1"]
+    assert (waiting.state, waiting.not_before, waiting.outages) == ("queued", None, 0)
     assert world.up().returncode == 0
     verdict = world.verdict()
     assert (verdict.pull_requests, verdict.lost, verdict.attempts) == (1, [], {"K-1": (2, 1)})
