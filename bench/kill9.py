@@ -38,7 +38,7 @@ WAY = (
 """The points in the order in which a ticket comes to them."""
 GROUP = 4  # points in a row; for each row there is a new ticket, so that there is one that has not passed them yet
 LATEST = 3.0  # seconds of a start until the latest random kill
-PATIENCE = 6.0  # seconds until a point that is never reached is given up, and the kill comes now
+PATIENCE = 8.0  # seconds until a point that is never reached is given up, and the kill comes now
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -101,6 +101,7 @@ class Night:
     repos: dict[str, str] = field(default_factory=dict)  # name -> lines below its [[repos]]
     agents: dict[str, str] = field(default_factory=dict)  # name -> lines below its [agents.NAME]
     scenes: dict[str, Any] = field(default_factory=dict)  # ticket -> its part of the script
+    script: dict[str, Any] = field(default_factory=dict)  # what the script says besides its tickets
     env: dict[str, str] = field(default_factory=dict)
     disk: Disk | None = None  # a file system that only our command line sees
 
@@ -156,7 +157,7 @@ class Night:
             f'[[repos]]\nname = "{name}"\npath = "{name}"\nbase = "main"\n{text}' for name, text in self.repos.items()
         ]
         self.file("nightcrew.toml", "\n".join(parts))
-        self.file("script.json", json.dumps({"tickets": self.scenes}))
+        self.file("script.json", json.dumps({**self.script, "tickets": self.scenes}))
 
     # -- the command line --------------------------------------------------------------------------------------------
     def argv(self, *args: str) -> list[str]:

@@ -1,0 +1,89 @@
+"""A night whose repository asks for a second pair of eyes, and a person who asks for changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.household import Night
+
+pytestmark = pytest.mark.slow
+REVIEWED = '[repos.gates]\nreview = "scripted"\n'
+
+
+def finding(*found: object) -> list[object]:
+    return [{"result": {"outcome": "done", "text": "reviewed", "findings": list(found)}}]
+
+
+def asks(line: int) -> dict[str, object]:
+    return {"file": "K-1.txt", "line": line, "message": "say more", "blocking": True}
+
+
+def test_a_blocking_finding_sends_the_work_back_twice_at_most_and_is_then_told_in_the_pull_request(
+    tmp_path: Path,
+) -> None:
+    night = Night(tmp_path / "home")
+    night.repo("good", REVIEWED)
+    first = [{"write": {"path": "K-1.txt", "text": "done\n"}}, {"commit": "Do K-1"}]
+    again = [{"append": {"path": "K-1.txt", "text": "and more\n"}}, {"commit": "Say more"}]
+    night.scenes["K-1"] = {"attempts": [first, again]}
+    night.script["review"] = {"attempts": [finding(asks(1))]}
+    night.ticket("K-1", "good")
+    assert night.run("up", "--until-idle").code == 0
+    assert night.attempts("K-1") == ["gate_failed", "gate_failed", "done"]
+    refused = night.show("K-1")["attempts_list"][0]
+    assert "say more" in refused["evidence"]
+    assert [gate["gate"] for gate in refused["gates"]][-1] == "review"
+    body = night.run("pr", "show", "1", "--json").json["body"]
+    assert "| review | passed |" in body
+    assert "say more" in body
+
+
+def test_a_reviewer_that_cites_what_is_not_there_stops_nothing(tmp_path: Path) -> None:
+    night = Night(tmp_path / "home")
+    night.repo("good", REVIEWED)
+    work = [{"write": {"path": "K-1.txt", "text": "done\n"}}, {"commit": "Do K-1"}]
+    night.scenes["K-1"] = {"attempts": [work]}
+    night.script["review"] = {"attempts": [finding(asks(99))]}
+    night.ticket("K-1", "good")
+    assert night.run("up", "--until-idle").code == 0
+    assert night.attempts("K-1") == ["done"]
+
+
+def test_a_reviewer_that_breaks_costs_no_attempt_and_the_work_is_not_done_again(tmp_path: Path) -> None:
+    night = Night(tmp_path / "home")
+    night.repo("good", REVIEWED.replace("scripted", "reviewer"))
+    work = [{"write": {"path": "K-1.txt", "text": "done\n"}}, {"commit": "Do K-1"}]
+    night.scenes["K-1"] = {"attempts": [work]}
+    answer = '{"type": "result", "outcome": "done", "text": "fine", "findings": []}'
+    once = tmp_path / "asked"
+    script = f"cat >/dev/null; test -e {once} || {{ : >{once}; exit 3; }}\necho '{answer}'\n"
+    moody = night.file("reviewer.sh", script)
+    night.agent("reviewer", ["/bin/sh", str(moody)])
+    night.ticket("K-1", "good")
+    assert night.run("up", "--until-idle").code == 0
+    assert night.attempts("K-1") == ["infra", "done"]
+    assert night.show("K-1")["consumed"] == 1
+    assert night.runs() == {"K-1": "in_review"}
+
+
+def test_changes_a_person_asks_for_are_made_on_the_same_pull_request_also_when_history_is_rewritten(
+    tmp_path: Path,
+) -> None:
+    night = Night(tmp_path / "home")
+    good = night.repo("good")
+    first = [{"write": {"path": "K-1.txt", "text": "done\n"}}, {"commit": "Do K-1"}]
+    amend = "git add -A && git -c user.name=a -c user.email=a@a commit -q --amend -m Better"
+    night.scenes["K-1"] = {
+        "attempts": [first, [{"write": {"path": "K-1.txt", "text": "better\n"}}, {"run": {"command": amend}}]]
+    }
+    night.ticket("K-1", "good")
+    assert night.run("up", "--until-idle").code == 0
+    night.run("pr", "request-changes", "1", "Say it better")
+    assert night.run("up", "--until-idle").code == 0
+    pulls = night.run("pr", "list", "--all", "--json").json["pull_requests"]
+    assert [(pull["number"], pull["state"]) for pull in pulls] == [(1, "open")]
+    assert good.git("show", f"{pulls[0]['branch']}:K-1.txt") == "better"
+    prompt = (night.state / "attempts").glob("*/2/prompt.md")
+    assert "Say it better" in next(prompt).read_text()
