@@ -13,6 +13,7 @@ from nightcrew.stages import workspace
 from nightcrew.testing.crashing import POINTS, STEPS
 from tests.durable.world import World
 
+pytestmark = pytest.mark.slow
 KILLED = -signal.SIGKILL
 WRITES = [point for point in POINTS if point not in ("create_table", "order", "rename", "rescue", "unmake")]
 

@@ -14,6 +14,7 @@ from nightcrew.store import Store, engine_for
 from tests.durable.test_kill_points import KILLED, assert_as_if_nothing_had_happened
 from tests.durable.world import World
 
+pytestmark = pytest.mark.slow
 TALKING = [{"stream": {"lines_per_second": 20, "seconds": 60}}]
 
 
