@@ -240,7 +240,7 @@ name = {{name}}
 agents = [{{order}}]  # which agent is tried first
 # scan_every = 120          # seconds between two looks at the board
 # state_dir = ".nightcrew"  # database, logs, workspaces
-# workspace = "auto"        # auto | overlay | reflink | checkout | worktree
+# workspace = "auto"        # auto | overlay | reflink | copy | checkout | worktree
 # identity = ["nightcrew", "nightcrew@localhost"]  # who commits what nightcrew itself commits
 # database_url = "$DATABASE_URL"  # PostgreSQL instead of SQLite; a $NAME is read from the environment
 
