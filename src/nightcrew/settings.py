@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -34,6 +35,22 @@ def read_settings(kind: type[S], where: str, table: Mapping[str, object], cures:
         found = re.search(r"\$\.(\w+)", at) or re.search(r"`(\w+)`", what)
         key = found[1] if found else "settings"
         raise ConfigError(f"{where} {key}: {what}.", hint=(cures or {}).get(key) or _without(kind, key)) from error
+
+
+def environment(where: str, env: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
+    """The variables in `env`, after those of `passed` that nightcrew itself has.
+
+    A value "$NAME" is taken from nightcrew's environment, so that no secret is in the file. Raises ConfigError when it
+    is not there.
+    """
+    for key, value in env.items():
+        if value.startswith("$") and value[1:] not in os.environ:
+            raise ConfigError(
+                f"{where} env.{key}: the environment has no {value[1:]}.",
+                hint=f"Set it where nightcrew is started: export {value[1:]}=...",
+            )
+    own = {key: os.environ[value[1:]] if value.startswith("$") else value for key, value in env.items()}
+    return {name: os.environ[name] for name in passed if name in os.environ} | own
 
 
 def _without(kind: type[msgspec.Struct], key: str) -> str:

@@ -12,7 +12,6 @@ Usage is what was used since the last such line. `outcome` is any word of `Outco
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections import deque
@@ -29,7 +28,7 @@ from nightcrew.core.prompt import claims_in, fence
 from nightcrew.core.reading import findings_in, how_it_died, one_line, reset_from_epoch
 from nightcrew.errors import ConfigError, last_line
 from nightcrew.ports import Launch, Progress, Task
-from nightcrew.settings import read_settings
+from nightcrew.settings import environment, read_settings
 
 __all__ = ["Command", "CommandConversation", "CommandSettings"]
 
@@ -107,22 +106,11 @@ class Command:
     def _env(self, task: Task) -> dict[str, str]:
         flags = {"NIGHTCREW_RESUME": task.resume, "NIGHTCREW_READ_ONLY": task.read_only}
         return {
-            **{name: os.environ[name] for name in self.settings.pass_env if name in os.environ},
-            **{key: self._value(key, value) for key, value in self.settings.env.items()},
+            **environment(f"[agents.{self.name}]", self.settings.env, self.settings.pass_env),
             "NIGHTCREW_SESSION": task.session_id,
             "NIGHTCREW_MODEL": task.model,
             **{key: "1" for key, on in flags.items() if on},
         }
-
-    def _value(self, key: str, value: str) -> str:
-        if not value.startswith("$"):
-            return value
-        if value[1:] not in os.environ:
-            raise ConfigError(
-                f"[agents.{self.name}] env.{key}: the environment has no {value[1:]}.",
-                hint=f"Set it where nightcrew is started: export {value[1:]}=...",
-            )
-        return os.environ[value[1:]]
 
 
 class CommandConversation:

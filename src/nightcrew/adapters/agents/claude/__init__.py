@@ -18,7 +18,7 @@ from nightcrew.core.outcome import Ending
 from nightcrew.core.prompt import fence
 from nightcrew.errors import ConfigError
 from nightcrew.ports import Launch, Task
-from nightcrew.settings import read_settings
+from nightcrew.settings import environment, read_settings
 
 __all__ = ["Claude", "ClaudeConversation", "Settings"]
 
@@ -113,17 +113,7 @@ class Claude:
         }
         if os.geteuid() == 0:
             env["IS_SANDBOX"] = "1"  # without it the CLI refuses to skip permissions as root
-        return env | {key: self._value(key, value) for key, value in own.env.items()}
-
-    def _value(self, key: str, value: str) -> str:
-        if not value.startswith("$"):
-            return value
-        if value[1:] not in os.environ:
-            raise ConfigError(
-                f"[agents.{self.name}] env.{key}: the environment has no {value[1:]}.",
-                hint=f"Set it where nightcrew is started: export {value[1:]}=...",
-            )
-        return os.environ[value[1:]]
+        return env | environment(f"[agents.{self.name}]", own.env)
 
 
 # A repository's own hooks and MCP servers would run without being asked: neither is loaded, nor its CLAUDE.md.

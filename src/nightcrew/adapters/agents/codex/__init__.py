@@ -6,7 +6,6 @@ says is read in `account` and `faults`, what it is told is in `conversation`; he
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -18,6 +17,7 @@ from nightcrew.adapters.agents.codex.settings import Settings, flags, settings_o
 from nightcrew.core.outcome import Ending
 from nightcrew.errors import ConfigError
 from nightcrew.ports import Launch, Task
+from nightcrew.settings import environment
 
 __all__ = ["Codex", "CodexConversation", "Settings"]
 
@@ -56,18 +56,7 @@ class Codex:
 
     def _env(self) -> dict[str, str]:
         own = self.settings
-        env = {name: os.environ[name] for name in own.pass_env if name in os.environ}
-        return env | {key: self._value(key, value) for key, value in own.env.items()}
-
-    def _value(self, key: str, value: str) -> str:
-        if not value.startswith("$"):
-            return value
-        if value[1:] not in os.environ:
-            raise ConfigError(
-                f"[agents.{self.name}] env.{key}: the environment has no {value[1:]}.",
-                hint=f"Set it where nightcrew is started: export {value[1:]}=...",
-            )
-        return os.environ[value[1:]]
+        return environment(f"[agents.{self.name}]", own.env, own.pass_env)
 
     def _forced(self, task: Task, *, with_key: bool) -> dict[str, object]:
         """What must hold, whatever the configuration says.
