@@ -143,7 +143,8 @@ class Director:
         return View(
             tickets=tickets, runs=tuple(store.watched(ids, SHOWN)), attempts=tuple(store.open_attempts()),
             pulls=self.pulls, lanes=store.lanes(), ladders={n: a.models for n, a in self.crew.agents.items()},
-            repos=tuple(self.crew.repos.values()), agents=self.crew.order, finished=self.finished, gone=self.gone,
+            repos=tuple(map(self.crew.workflows.applied, self.crew.repos.values())),
+            agents=self.crew.order, finished=self.finished, gone=self.gone,
             paused=bool(store.get("paused", False)) or bool(self.stopping),
             busy=frozenset({*self.background, *waiting}),
             cleaning=frozenset(self.cleaning),

@@ -221,6 +221,13 @@ def test_a_repository_adds_gates_and_limits_but_takes_none_of_the_owners_away() 
     assert file.restrict(replace(owner, hooks=Hooks())).hooks.timeout == 9.0
 
 
+async def test_the_limit_of_a_workflow_counts_from_when_it_was_first_read(origin: Origin) -> None:
+    flows = Workflows()
+    assert flows.applied(REPO) == REPO
+    await flows.at(origin.hub, REPO, await origin.commit(WORKFLOW_md="---\nagent: {max_concurrent_agents: 1}\n---\n"))
+    assert flows.applied(REPO).max_running == 1
+
+
 class Origin:
     """The owner's real repository, and our hub of it."""
 

@@ -119,6 +119,10 @@ class Workflows:
         self._newest[repo.name] = (sha, workflow, problem)
         return workflow, problem
 
+    def applied(self, repo: Repo) -> Repo:
+        """The repository with what its newest known workflow says; as it is while none was read."""
+        return self._newest[repo.name][1].restrict(repo) if repo.name in self._newest else repo
+
 
 async def build(hub: Shows, repo: Repo, sha: str, ticket: Ticket, brief: Brief, *, workflows: Workflows) -> Built:
     """All that an attempt from base commit `sha` is told. Raises WorkflowFileError; GitError passes through."""
