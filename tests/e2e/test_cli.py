@@ -10,7 +10,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
@@ -302,9 +302,11 @@ def test_an_order_for_a_crew_that_is_not_up_waits_for_it(night: Night):
 
 
 def test_on_a_terminal_no_line_wraps_and_the_progress_line_goes_away(night: Night):
-    night.ticket("ONE", "good", title=LONG)
+    go = night.home / "go"
+    night.agent("waiter", waits_for(go))
+    night.ticket("ONE", "good", title=LONG, labels=["agent:waiter"])
     night.ticket("TWO", "nowhere" * 30)
-    shown = on_terminal(night, ["up", "--until-idle"], columns=80)
+    shown = on_terminal(night, ["up", "--until-idle"], 80, lambda seen: b"ONE working" in seen and go.touch())
     drawn = [ANSI.sub("", part) for line in shown.splitlines() for part in line.split("\r")]
     assert [part for part in drawn if len(part) > 80] == []
     assert re.search("ONE (preparing|working|checking|publishing)", ANSI.sub("", shown))
@@ -323,8 +325,8 @@ def test_the_demo_goes_as_scripted(night: Night, tmp_path: Path):
     assert not Path(told["folder"]).exists()
 
 
-def on_terminal(night: Night, words: list[str], columns: int) -> str:
-    """What the command writes to a terminal this wide, its codes included."""
+def on_terminal(night: Night, words: list[str], columns: int, watch: Callable[[bytes], object] = len) -> str:
+    """What the command writes to a terminal this wide, its codes included; `watch` sees what is there as it comes."""
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = {**night.environ(), "TERM": "xterm-256color"}
@@ -332,7 +334,10 @@ def on_terminal(night: Night, words: list[str], columns: int) -> str:
     with subprocess.Popen(night.argv(*words), cwd=night.home, env=env, stdin=theirs, stdout=theirs, stderr=theirs,
                           start_new_session=True):  # fmt: skip
         os.close(theirs)
-        shown = b"".join(_chunks(ours))
+        shown = b""
+        for chunk in _chunks(ours):
+            shown += chunk
+            watch(shown)
     os.close(ours)
     return shown.decode().replace("\r\n", "\n")
 
