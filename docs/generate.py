@@ -165,18 +165,19 @@ def _adapter(port: str, kind: str) -> str:
 # -- events ------------------------------------------------------------------------------------------------------------
 RUN, LANE = {str(s) for s in RunState}, {str(s) for s in LaneState}
 EVENTS = {
+    "alarm": "a lane is out until a person acts: the `evidence`, and the `cure`",
     "attempt.ended": "an attempt ended: its `outcome`, and the `evidence` it was told from",
     "attempt.started": "an attempt began: `number`, `agent`, `model`, and whether it resumes a session",
     "hook.failed": "a hook whose failure stops nothing failed",
-    "lane.*": "the lane is now `up`, `limited`, `overloaded` or `out`, with the evidence and until when",
-    "lane.up": "a lane that was out was taken back in, by hand",
+    "lane.*": "the lane is now `up`, `limited`, `overloaded`, `logged_out`, `out_of_credit`, `misconfigured` or"
+    " `paused`, with the evidence and until when",
     "rescued": "work that was nowhere else is now in `ref`",
-    "run.*": "an attempt was folded into the run, which is now in this state, with the reason",
+    "run.*": "an attempt was folded into the run, or its pull request was merged (as `sha`), closed, or sent back"
+    " (`changes_requested`): the run is now in this state, with the reason",
+    "run.failed": "a waiting run gave up: what one ticket may cost is used up",
+    "cleaned": "something that was over was removed: `what`, and why",
     "run.added": "a ticket was taken up: its repository and why",
     "run.cancelled": "a run that was not under way was stopped, and why",
-    "run.changes_requested": "a person asked for changes on the pull request",
-    "run.closed": "a person closed the pull request",
-    "run.merged": "the pull request was merged as `sha`",
     "run.reopened": "a person moved the ticket back, or said `retry`",
     "run.retry": "a waiting run starts at once, by hand",
     "run.stopping": "a run under way is being ended, and why",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightcrew.adapters.agents.codex import Codex, CodexConversation
-from nightcrew.core.model import Usage
+from nightcrew.core.model import Usage, Window
 from nightcrew.core.outcome import Claim, Ending, Finding, Outcome
 from nightcrew.errors import ConfigError
 from nightcrew.ports import Task
@@ -416,6 +416,39 @@ def test_progress_shows_the_session_as_it_goes(task: Task) -> None:
     assert (progress.waiting_on, progress.warnings, progress.over) == ("model", ["careful"], False)
     conversation.hear(ended())
     assert progress.over
+
+
+def test_windows_are_told_once_and_named_by_their_length(task: Task) -> None:
+    conversation = talk(task)
+    progress = conversation.progress
+    hours = {"usedPercent": 92, "windowDurationMins": 300, "resetsAt": 1795357198}
+    week = {"usedPercent": 100, "windowDurationMins": 10080, "resetsAt": 1795439998}
+    both = {"limitId": "codex", "primary": hours, "secondary": week}
+    conversation.hear(note("account/rateLimits/updated", rateLimits=both))
+    assert progress.windows == (
+        Window("five_hour", 0.92, 1795357198, 18_000), Window("seven_day", 1.0, 1795439998, 604_800, warning=True),
+    )  # fmt: skip
+    progress.windows = ()  # somebody has read them
+    conversation.hear(note("turn/started", turn={"id": "t1"}))
+    assert progress.windows == ()
+    conversation.hear(note("account/rateLimits/updated", rateLimits={"limitId": "spark", "primary": {
+        "usedPercent": 3, "windowDurationMins": 60, "resetsAt": 1795357198}}))  # fmt: skip
+    conversation.hear(limits((10, 1795357198), (20, 1795357198)))  # two of one length
+    assert {window.name: window.used for window in progress.windows} == {
+        "spark/primary": 0.03, "five_hour": 0.1, "secondary": 0.2,
+    }  # fmt: skip
+
+
+def test_the_same_call_is_counted_in_a_row_and_the_rollout_is_the_transcript(task: Task) -> None:
+    conversation = talk(task)
+    counts = []
+    for number, command in enumerate(("make", "make", "ls", "make")):
+        item = {"type": "commandExecution", "id": f"c{number}", "command": command, "cwd": "/w"}
+        conversation.hear(note("item/started", item=item))
+        counts.append(conversation.progress.same_calls)
+    assert counts == [1, 2, 1, 1]
+    conversation.hear(line(id="thread", result={"thread": {"id": THREAD, "path": "/c/rollout.jsonl"}, "model": "m"}))
+    assert conversation.progress.transcript == "/c/rollout.jsonl"
 
 
 @pytest.mark.parametrize("asked", ["item/commandExecution/requestApproval", "item/fileChange/requestApproval"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nightcrew import proc
 from nightcrew.adapters.agents.command import Command
-from nightcrew.core.model import Usage
+from nightcrew.core.model import Usage, Window
 from nightcrew.core.outcome import Claim, Ending, Finding, Outcome
 from nightcrew.errors import ConfigError
 from nightcrew.ports import Launch, Task
@@ -242,6 +242,22 @@ def test_progress_is_heard_while_it_runs(tmp_path: Path) -> None:
     assert not progress.over
     conversation.hear(line("result"))
     assert progress.over
+
+
+def test_a_window_and_a_question_are_heard_while_it_runs(tmp_path: Path) -> None:
+    conversation = agent().launch(task(tmp_path)).conversation
+    now = conversation.progress
+    conversation.hear(line("window", name="five_hour", used=0.5, resets_at=1795370334, seconds=18_000))
+    conversation.hear(line("window", name="week", used=3, resets_at=1795870334))
+    for wrong in ({"used": -1, "resets_at": 9}, {"used": "x", "resets_at": 9}, {"used": 0.5}, {"resets_at": 9}):
+        conversation.hear(line("window", name="wrong", **wrong))
+    assert now.windows == (
+        Window("five_hour", 0.5, 1795370334, 18_000), Window("week", 1.0, 1795870334, warning=True),
+    )  # fmt: skip
+    conversation.hear(line("prompt", text="May I?"))
+    assert (now.waiting_on, now.asks) == ("prompt", "May I?")
+    conversation.hear(b"going on")
+    assert (now.waiting_on, now.asks) == ("model", "")
 
 
 anything = st.recursive(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nightcrew.config import Config, Secret, find, load, secret
-from nightcrew.core.model import Budget, GateSettings, Hooks, Policy, Repo
+from nightcrew.core.model import Budget, Cap, Caps, GateSettings, Hooks, Keep, Policy, Repo
 from nightcrew.errors import ConfigError
 
 SMALL = """
@@ -133,7 +133,7 @@ def test_every_key_reaches_its_place_in_our_types(home: Path) -> None:
     assert (config.state_dir, config.workspaces_dir) == (home / "var", home / "trees")
     assert config.identity == ("Owl", "owl@example.com")
     assert config.agents_order == ("codex", "claude")
-    assert config.policy == Policy(3, 7, 1, 1.0, budget=Budget(90.0, 120.0, 1000, 2.5, 9))
+    assert config.policy == Policy(3, 7, 1, 1.0, budget=Budget(90.0, 120.0, tokens=1000, money=2.5, turns=9))
     assert config.boards == {"todo": ("folder", {"path": "tickets"}), "later": ("folder", {})}
     assert config.forges == {"hub": ("local", {"reviewers": ["ann"]}), "local": ("local", {})}
     assert config.agents["mine"] == ("command", {"command": ["run", "$PROMPT"]})
@@ -331,9 +331,10 @@ EXAMPLE = Path(__file__).parent.parent / "docs" / "config.example.toml"
 def test_the_example_in_the_docs_loads_and_shows_every_key(home: Path) -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     config = loaded(home, text)
-    assert config.policy == Policy()
+    shown = {"lanes": {"claude": 4}, "boards": {"todo": 4}, "labels": {"heavy": 1}}
+    assert (config.policy, config.keep) == (Policy(**shown), Keep())
     assert (config.state_dir, config.workspaces_dir) == (home / ".nightcrew", home / ".nightcrew" / "workspaces")
     settings = {"policy", "path", "home", "boards", "forges", "agents_order", "repos"}
-    kinds = (Config, Policy, Budget, Repo, GateSettings, Hooks)
-    keys = {f.name for kind in kinds for f in fields(kind)} - settings - {"budget"}
+    kinds = (Config, Policy, Budget, Caps, Cap, Keep, Repo, GateSettings, Hooks)
+    keys = {f.name for kind in kinds for f in fields(kind)} - settings - {"budget", "caps"}
     assert {key for key in keys if not re.search(rf"\b{key}\b", text)} == set()

@@ -55,7 +55,7 @@ def test_a_run_that_was_taken_over_takes_no_late_result(store: Store) -> None:
     with pytest.raises(Fenced):
         store.check_fence(RUN.id, FIRST.fence)
     assert not store.save_run(replace(known, state=RunState.IN_REVIEW, pull_request=7))
-    store.settle(replace(known, state=RunState.IN_REVIEW, pull_request=7), FIRST, Lane("claude"))
+    store.settle(replace(known, state=RunState.IN_REVIEW, pull_request=7), FIRST, [Lane("claude")])
     now = store.named(RUN.id)
     assert now
     assert (now.state, now.fence, now.pull_request) == (RunState.WORKING, 2, 0)

@@ -135,6 +135,16 @@ async def test_it_reports_usage_blocks_and_limits_as_an_agent_would(stage: Stage
     assert blocked.claims == (Claim("no key", "conf.py", 3, "KEY = None"),)
 
 
+async def test_it_tells_of_windows_and_asks_questions(stage: Stage) -> None:
+    window = {"window": {"name": "five_hour", "used": 0.5, "resets_in": 3600}}
+    assert (await stage.play(once(window, {"ask": "May I?"}))).outcome is Outcome.DONE
+    said = [json.loads(line) for line in (stage.folder / "out").read_text().splitlines()]
+    (told,) = [line for line in said if line["type"] == "window"]
+    assert (told["name"], told["used"], told["seconds"]) == ("five_hour", 0.5, 18_000)
+    assert 3000 < told["resets_at"] - time.time() <= 3600
+    assert {"type": "prompt", "text": "May I?"} in said
+
+
 async def test_it_can_misbehave(stage: Stage) -> None:
     steps = [{"garbage": 5000}, {"long_line": 1.5}, {"complain": "boom"}, {"exit": 9}]
     ending = await stage.play(once(*steps))

@@ -147,7 +147,7 @@ def test_a_result_of_an_attempt_that_was_taken_over_is_refused(store: Store) -> 
         store.check_fence(run.id, 1)
     late = replace(run, state=RunState.IN_REVIEW, pull_request=7)
     assert not store.save_run(late, "run.in_review")
-    assert store.settle(late, FIRST, Lane("a"))  # the attempt is folded, the run is not touched
+    assert store.settle(late, FIRST, [Lane("a")])  # the attempt is folded, the run is not touched
     found = store.named(run.id)
     assert found
     assert (found.state, found.pull_request, found.fence) == (RunState.WORKING, 0, 2)
@@ -172,7 +172,7 @@ def test_of_eight_who_settle_an_attempt_one_does(store: Store, open_store: Calla
     store.finish_attempt(replace(FIRST, outcome="rate_limited", evidence="the limit is reached"))
     folded = replace(run, state=RunState.QUEUED, outages=run.outages + 1)
     lane = Lane("a", LaneState.LIMITED, until=NOW)
-    assert sorted(race(open_store, lambda s, _: s.settle(folded, FIRST, lane))) == [False] * 7 + [True]
+    assert sorted(race(open_store, lambda s, _: s.settle(folded, FIRST, [lane]))) == [False] * 7 + [True]
     assert store.open_attempts() == []
     assert [e["kind"] for e in store.events()].count("run.queued") == 1
     assert store.lanes() == {"a": lane}
@@ -201,7 +201,7 @@ def test_a_patch_stays_claimed_as_long_as_it_may_be_published(
 ) -> None:
     run = working(store)
     store.claim_patch("alpha", "p1", run.id, "K-1")
-    store.settle(replace(run, **ended), FIRST, Lane("a"))  # type: ignore[arg-type]
+    store.settle(replace(run, **ended), FIRST, [Lane("a")])  # type: ignore[arg-type]
     assert store.patch_owner("alpha", "p1", "other") == ("K-1" if kept else "")
 
 

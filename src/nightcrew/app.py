@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -14,21 +12,24 @@ from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from nightcrew import config as settings
+from nightcrew import lock
 from nightcrew.core.model import Repo, Run
 from nightcrew.errors import AlreadyRunning, ConfigError, UsageError
 from nightcrew.ports import Agent, Board, Forge
-from nightcrew.store import Store, StoreError, engine_for
+from nightcrew.store import DBAPIError, Hold, Store, StoreError, engine_for
 
 if TYPE_CHECKING:  # heavy: only `up` and `doctor` need them
     from nightcrew.crew import Crew
     from nightcrew.director import Director
     from nightcrew.durable import Enter
     from nightcrew.git import Hub
+    from nightcrew.meter import Meter
 
 
+LOOK_EVERY = 10.0  # seconds between two looks at our own locks
 WRITABLE = "Make it writable, or name another with [crew] state_dir."
 
 
@@ -91,6 +92,14 @@ class App:
             for r in self.config.repos
         }
 
+    @cached_property
+    def meter(self) -> Meter:
+        """What is spent, and the caps."""
+        from nightcrew.meter import Meter  # noqa: PLC0415
+
+        ladders = {name: agent.models for name, agent in self.agents.items()}
+        return Meter(self.store, self.config.policy, ladders, lambda: datetime.now(UTC))
+
     def run_named(self, word: str) -> Run:
         """The run of that ticket. Raises UsageError when there is none."""
         if run := self.store.named(word):
@@ -116,35 +125,19 @@ class App:
             (folder / "up").write_text(str(uuid.uuid4()))
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the state directory. Raises AlreadyRunning with the other's process id."""
-        path = self.config.state_dir / "lock"
-        with path.open("a+", encoding="utf-8") as file:
-            if not _locked(file):
+    def lock(self) -> Iterator[Hold]:
+        """Hold the state directory and the database. Raises AlreadyRunning."""
+        with lock.hold(self.config.state_dir), self.store.alone() as alone:
+            if alone is None:
                 raise AlreadyRunning(
-                    f"nightcrew is already up on {self.config.state_dir} (process {running_pid(path)}).",
-                    hint="Use `nightcrew status` to look at it, or `kill` that process first.",
+                    "nightcrew is already up on this database, in another folder.",
+                    hint="Stop that one first, or give this one a database of its own.",
                 )
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            with self.store.alone() as alone:
-                if not alone:
-                    raise AlreadyRunning(
-                        "nightcrew is already up on this database, in another folder.",
-                        hint="Stop that one first, or give this one a database of its own.",
-                    )
-                yield
+            yield alone
 
     def running(self) -> int:
         """The process id of the nightcrew that is up on this state, 0 when none is: told by its lock, not by a file."""
-        path = self.config.state_dir / "lock"
-        with suppress(OSError), path.open("r", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return running_pid(path)
-        return 0
+        return lock.holder(self.config.state_dir)
 
     @asynccontextmanager
     async def crew(self, entering: Enter | None = None) -> AsyncIterator[Crew]:
@@ -161,6 +154,7 @@ class App:
         yield Crew(
             id=self.crew_id, home=config.state_dir, workspaces=config.workspaces_dir, kind=kind, policy=config.policy,
             store=self.store, durable=durable, boards=self.boards, forges=self.forges, agents=self.agents,
+            seats={n: a.seat for n, a in self.agents.items()}, meter=self.meter,
             order=config.agents_order, repos=self.repos, hubs=self.hubs, workflows=brief.Workflows(proc.base_env()),
             now=lambda: datetime.now(UTC),
         )  # fmt: skip
@@ -169,14 +163,15 @@ class App:
                  entering: Enter | None = None) -> None:  # fmt: skip
         """Work the board: "forever", "idle" (until nothing goes on by itself), or "once" (what is ready now)."""
         from nightcrew import proc  # noqa: PLC0415
+        from nightcrew.cleaning import nightly  # noqa: PLC0415
         from nightcrew.director import Director, done_when  # noqa: PLC0415
-        from nightcrew.node import flush  # noqa: PLC0415
+        from nightcrew.node import flush, recorded  # noqa: PLC0415
         from nightcrew.pipeline import run_attempt  # noqa: PLC0415
 
         self.store.version()
-        with self.lock():
+        with self.lock() as hold:
             async with self.crew(entering) as crew, AsyncExitStack() as stack:
-                await proc.sweep(crew.mark)  # what a killed nightcrew left; their sessions are resumed
+                await proc.sweep(crew.mark, recorded(crew))  # what a killed nightcrew left; their sessions are resumed
                 director = Director(crew, self.config.scan_every)
                 loop = asyncio.get_running_loop()
 
@@ -185,7 +180,8 @@ class App:
 
                 crew.wake = wake
                 crew.durable.launch(lambda run_id, number: run_attempt(crew, run_id, number))
-                for helper in (self._watch(director), flush(crew)):
+                chores = (flush(crew), nightly(crew, self.config.keep))
+                for helper in (self._watch(director), self._hold(director, hold), *chores):
                     task = asyncio.create_task(helper)
                     stack.push_async_callback(_cancelled, task)
                 if started:
@@ -194,6 +190,15 @@ class App:
                     await director.run(done_when(mode))
                 finally:
                     await crew.durable.close()
+
+    async def _hold(self, director: Director, hold: Hold) -> None:
+        """Look now and then whether the locks are still ours; stop in order when the database's is somebody else's."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            lock.sign(self.config.state_dir)
+            with suppress(DBAPIError):
+                if not hold.still():
+                    director.stop("another nightcrew has taken over the database")
 
     async def _watch(self, director: Director) -> None:
         """Wake the director when a board's folder changes or somebody left an order."""
@@ -212,30 +217,11 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _locked(file: IO[str]) -> bool:
-    """Lock it; a second is spent on trying, for `running` of other commands holds it for an instant."""
-    for _ in range(20):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(0.05)
-            continue
-        return True
-    return False
-
-
 def nearest(word: str, known: Iterable[str]) -> str:
     """A question that names the known word nearest to this one, whatever its case; "" when none is near."""
     words = {one.casefold(): one for one in known}
     near = get_close_matches(word.casefold(), words, 1)
     return f"Did you mean {words[near[0]]}?" if near else ""
-
-
-def running_pid(lock: Path) -> int:
-    """The process id written in a lock file, 0 when unreadable."""
-    with suppress(OSError, ValueError):
-        return int(lock.read_text(encoding="utf-8") or 0)
-    return 0
 
 
 def adapter(port: str, kind: str) -> Callable[..., Any]:

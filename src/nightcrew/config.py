@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from nightcrew.core.model import Budget, GateSettings, Hooks, Policy, Repo, safe_name
+from nightcrew.core.model import Budget, Cap, Caps, GateSettings, Hooks, Keep, Policy, Repo, safe_name
 from nightcrew.errors import ConfigError
 
 FILE_NAME = "nightcrew.toml"
@@ -59,6 +59,7 @@ class Config:
     agents_order: tuple[str, ...]
     repos: tuple[Repo, ...]
     policy: Policy
+    keep: Keep = Keep()
     name: str = "nightcrew"
     database_url: Secret = NO_SECRET  # "" = SQLite in state_dir
     scan_every: float = 120.0
@@ -102,17 +103,20 @@ def _keys(cls: type) -> dict[str, Any]:
 
 _TOP: dict[str, Any] = {
     "crew": _TABLE, "limits": _TABLE, "board": _TABLE, "boards": dict[str, _TABLE], "forges": dict[str, _TABLE],
-    "agents": dict[str, _TABLE], "repos": list[_TABLE],
+    "agents": dict[str, _TABLE], "repos": list[_TABLE], "keep": _TABLE,
 }  # fmt: skip
 _CREW: dict[str, Any] = {
     "name": str, "state_dir": str, "database_url": str, "scan_every": _TIME, "workspace": str, "workspaces_dir": str,
     "identity": tuple[str, str], "agents": _NAMES,
 }  # fmt: skip
+_AT_LEAST_ONE = ("max_running", "max_attempts", "failures_per_model", "fast_fails_to_park")
 _LIMITS = {
-    **_keys(Policy), "max_running": _SOME, "max_attempts": _SOME, "failures_per_model": _SOME,
-    "fast_fails_to_park": _SOME, "backoff_base": _TIME, "backoff_max": _TIME, "attempt": _TABLE,
+    **_keys(Policy), **dict.fromkeys(_AT_LEAST_ONE, _SOME),
+    **dict.fromkeys(("backoff_base", "backoff_max", "probe_seconds"), _TIME), "attempt": _TABLE,
+    "keep_back": Annotated[float, Meta(ge=0, lt=1)], **dict.fromkeys(("lanes", "boards", "labels"), dict[str, _SOME]),
+    **dict.fromkeys(_keys(Caps), _TABLE),
 }  # fmt: skip
-del _LIMITS["budget"]  # written as [limits.attempt]
+del _LIMITS["budget"], _LIMITS["caps"]  # written as [limits.attempt], [limits.ticket], ...
 _ATTEMPT = {**_keys(Budget), "minutes": _NUMBER, "stall_minutes": _NUMBER}
 _REPO = {**_keys(Repo), "path": str, "gates": _TABLE, "hooks": _TABLE}
 _GATES = {**_keys(GateSettings), "timeout": _TIME}
@@ -135,8 +139,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     if any(repo.forge == "local" for repo in repos):
         forges.setdefault("local", ("local", {}))
     policy = _policy(_Place(file, "[limits]"), top.get("limits", {}))
+    keep = Keep(**_read(_Place(file, "[keep]"), top.get("keep", {}), _keys(Keep)))
     return Config(file, file.parent, boards=boards, forges=forges, agents=agents, agents_order=order,
-                  repos=repos, policy=policy, **crew)  # fmt: skip
+                  repos=repos, policy=policy, keep=keep, **crew)  # fmt: skip
 
 
 def find(path: Path | None, environ: Mapping[str, str]) -> Path:
@@ -282,11 +287,12 @@ def _policy(place: _Place, table: Mapping[str, Any]) -> Policy:
     inner = place.within("attempt")
     budget = _read(inner, limits.pop("attempt", {}), _ATTEMPT)
     for key, minutes in (("seconds", "minutes"), ("stall_seconds", "stall_minutes")):
-        if key in budget and minutes in budget:
-            raise inner.wrong(minutes, f"{key} says it too", "Keep one of the two.")
         if minutes in budget:
+            if key in budget:
+                raise inner.wrong(minutes, f"{key} says it too", "Keep one of the two.")
             budget[key] = budget.pop(minutes) * 60
-    policy = Policy(**limits, budget=Budget(**budget))
+    caps = {name: Cap(**_read(place.within(name), limits.pop(name, {}), _keys(Cap))) for name in _keys(Caps)}
+    policy = Policy(**limits, budget=Budget(**budget), caps=Caps(**caps))
     if policy.backoff_max < policy.backoff_base:
         raise place.wrong("backoff_max", "it is less than backoff_base", "Raise it, or lower backoff_base.")
     return policy

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from nightcrew.core.model import Policy, Repo
+from nightcrew.core.model import Policy, Repo, Seat
 from nightcrew.durable import Durable
 from nightcrew.errors import MAKE_ROOM, NightcrewError
 from nightcrew.git import Hub
+from nightcrew.meter import Meter
 from nightcrew.ports import Agent, Board, Forge
 from nightcrew.stages import brief, session
 from nightcrew.store import Store
@@ -40,6 +41,8 @@ class Crew:
     boards: Mapping[str, Board]
     forges: Mapping[str, Forge]
     agents: Mapping[str, Agent]
+    seats: Mapping[str, Seat]  # the lane of each agent
+    meter: Meter
     order: tuple[str, ...]
     repos: Mapping[str, Repo]
     hubs: Mapping[str, Hub]
@@ -66,15 +69,17 @@ class Crew:
         return ""
 
     def progress(self, seen: dict[str, int]) -> Iterator[dict[str, object]]:
-        """What has been heard of live sessions since `seen` (lines by run), as columns of their attempts."""
+        """What has been heard of live sessions since `seen` (lines by run) and how they are, as columns of attempts."""
         now, clock = self.now(), time.monotonic()
         for run_id, live in list(self.live.items()):
-            heard = live.progress
+            heard, row = live.progress, dict[str, object]()
             if heard.lines and seen.get(run_id) != heard.lines:
                 seen[run_id] = heard.lines
-                yield {"run_id": run_id, "number": self.numbers[run_id], "usage": heard.usage, "last": heard.last[:200],
-                       "heard_at": now - timedelta(seconds=clock - live.heard), "reported_model": heard.model,
+                row = {"usage": heard.usage, "last": heard.last[:200], "reported_model": heard.model,
+                       "heard_at": now - timedelta(seconds=clock - live.heard),
                        **({"session_id": heard.session_id} if heard.session_id else {})}  # fmt: skip
+            if row | (how := live.tells(clock)):
+                yield {"run_id": run_id, "number": self.numbers[run_id], **row, **how}
 
 
 def workflow_id(run_id: str, number: int) -> str:

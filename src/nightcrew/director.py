@@ -10,24 +10,16 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 
+from nightcrew import lanes
 from nightcrew.core import lifecycle, schedule
-from nightcrew.core.model import (
-    Attempt,
-    Lane,
-    LaneState,
-    PullRequest,
-    Run,
-    RunState,
-    Ticket,
-    TicketState,
-    branch_for,
-)
+from nightcrew.core.lanes import after as lanes_after
+from nightcrew.core.model import Attempt, PullRequest, Run, RunState, Seat, Ticket, TicketState, branch_for
 from nightcrew.core.outcome import Outcome
 from nightcrew.core.schedule import Action, View, decide
 from nightcrew.crew import Crew, new_session_id, workflow_id
 from nightcrew.durable import GOING_ON
 from nightcrew.errors import NightcrewError
-from nightcrew.node import clean
+from nightcrew.node import clean, room
 from nightcrew.ports import Scan
 
 log = logging.getLogger("nightcrew.director")
@@ -54,6 +46,7 @@ class Director:
         self.background: dict[str, asyncio.Task[None]] = {}
         self.cleaning: set[str] = set()
         self.not_again_before: dict[str, datetime] = {}
+        self.held: dict[str, str] | None = None
         self.stopping = ""
         self._wake = asyncio.Event()
         self._changed = False
@@ -102,10 +95,18 @@ class Director:
             view = await self.observe()
             for action in decide(view, self.crew.now(), self.crew.policy):
                 await self._safely(self.perform(action), getattr(action, "run", None))
+            self._tell_held(view)
             return view
         except NightcrewError as error:
             log.error("tick.failed", extra={"error": error.sentence()})
             return View(paused=True, attempts=(), busy=frozenset({"fault"}))
+
+    def _tell_held(self, view: View) -> None:
+        """Write down why what waits does, whenever that changed."""
+        held = dict(schedule.held(view, self.crew.now(), self.crew.policy))
+        if held != self.held:
+            self.crew.store.put("held", held)
+            self.held = held
 
     async def _safely(self, work: Awaitable[None], run: Run | None) -> None:
         try:
@@ -130,6 +131,7 @@ class Director:
         """Orders first, then board and pull requests when they are due, then our own rows."""
         store = self.crew.store
         await self._take_up()
+        lanes.hear(self.crew)
         for number, kind, run_id in store.orders():
             self._obey(kind, run_id)
             store.obeyed(number)  # after it: an order is carried out twice rather than lost
@@ -143,6 +145,8 @@ class Director:
         return View(
             tickets=tickets, runs=tuple(store.watched(ids, SHOWN)), attempts=tuple(store.open_attempts()),
             pulls=self.pulls, lanes=store.lanes(), ladders={n: a.models for n, a in self.crew.agents.items()},
+            seats=self.crew.seats, spend=self.crew.meter.spend(), loads=self.crew.meter.loads(), room=room(self.crew),
+            renewing=lanes.renewing(self.crew),
             repos=tuple(map(self.crew.workflows.applied, self.crew.repos.values())),
             agents=self.crew.order, finished=self.finished, gone=self.gone,
             paused=bool(store.get("paused", False)) or bool(self.stopping),
@@ -211,7 +215,9 @@ class Director:
             case "pause" | "resume":
                 store.put("paused", kind == "pause")
                 if kind == "resume":
-                    self._reopen_lanes()
+                    lanes.by_hand(self.crew, "resume", "")
+            case "lane-pause" | "lane-resume":
+                lanes.by_hand(self.crew, kind.removeprefix("lane-"), run_id)
             case "stop" if run and run.state in (RunState.QUEUED, RunState.WORKING, RunState.UNROUTED):
                 self._stop(run, "stopped by hand")
             case "retry" if run and run.state in lifecycle.ENDED:
@@ -222,12 +228,6 @@ class Director:
                 self.next_scan = datetime.min.replace(tzinfo=UTC)
             case _:
                 log.warning("order.ignored", extra={"order": kind, "run": run_id})
-
-    def _reopen_lanes(self) -> None:
-        for lane in self.crew.store.lanes().values():
-            if lane.state is not LaneState.UP:
-                self.crew.store.save_lane(Lane(lane.name))
-                self.crew.store.event("lane.up", lane=lane.name, why="resumed by hand")
 
     # -- perform ---------------------------------------------------------------------------------------------------
     async def perform(self, action: Action) -> None:
@@ -241,9 +241,8 @@ class Director:
                 await self._start(action)
             case schedule.Adopt():
                 self._adopt(action)
-            case schedule.Refresh(run, ticket):
-                fresh = replace(run, title=ticket.title, priority=ticket.priority, labels=ticket.labels,
-                                blocked_by=ticket.blocked_by)  # fmt: skip
+            case schedule.Refresh(run, t):
+                fresh = replace(run, title=t.title, priority=t.priority, labels=t.labels, blocked_by=t.blocked_by)
                 self.crew.store.save_run(fresh)
             case schedule.Reopen(run):
                 self._reopen(run, TicketState.OPEN.value)
@@ -251,6 +250,10 @@ class Director:
                 self._follow(run, pull)
             case schedule.Show(run, state):
                 self._later(run, self._show(run, state))
+            case schedule.Park() | schedule.Up():
+                lanes.turn(self.crew, action)
+            case schedule.Fail(run, why):
+                self.crew.store.save_run(replace(run, state=RunState.FAILED, reason=why), "run.failed", reason=why)
             case schedule.Clean(run):
                 self.cleaning.add(run.id)
                 self._later(run, clean(self.crew, run))
@@ -276,7 +279,7 @@ class Director:
         attempt = Attempt(
             run_id=run.id, number=number, agent=action.agent, model=action.model, resume=action.resume,
             session_id=run.session_id if action.resume else new_session_id(run.id, number, 0), fence=run.fence + 1,
-            started_at=self.crew.now(),
+            lane=self.crew.seats[action.agent].lane, started_at=self.crew.now(),
         )  # fmt: skip
         if self.crew.store.start_attempt(run, attempt):
             log.info("attempt.started", extra={"ticket": run.key, "attempt": number, "agent": action.agent})
@@ -284,18 +287,18 @@ class Director:
 
     def _settle(self, run: Run, attempt: Attempt) -> None:
         store, now = self.crew.store, self.crew.now()
-        lane = store.lanes().get(attempt.agent, Lane(attempt.agent))
+        seats = {one.lane: one for one in self.crew.seats.values()}  # a reviewer's trouble is told of its own lane
+        seat = seats.get(attempt.lane) or self.crew.seats.get(attempt.agent, Seat(attempt.agent, "", attempt.agent))
         jitter = int(hashlib.sha256(f"{run.id}:{attempt.number}".encode()).hexdigest()[:4], 16) / 0xFFFF
-        after = lifecycle.lane_after(lane, attempt, self.crew.policy, now, jitter)
+        before = store.lanes()
+        after = lanes_after(before, seat, attempt, self.crew.policy, now, jitter)
         settled = lifecycle.settle(run, attempt, self.crew.policy, now, jitter)
         if self.stopping and attempt.outcome == Outcome.INFRA:  # we ended it: there is no outage to wait for
             settled = replace(settled, not_before=None, outages=run.outages)
         self.pulls.pop((run.repo, run.branch), None)  # seen before this attempt answered what was asked there
         if store.settle(settled, attempt, after):
             log.info("attempt.ended", extra={"ticket": run.key, "outcome": attempt.outcome, "run": settled.state.value})
-            if after.state is not lane.state:
-                store.event(f"lane.{after.state}", lane=lane.name, evidence=after.evidence, until=after.until)
-                log.warning("lane.changed", extra={"lane": lane.name, "state": after.state, "why": after.evidence})
+            lanes.tell(self.crew, before, after)
 
     def _stop(self, run: Run, why: str) -> None:
         on_board = next((t.state.value for t in self._tickets() if schedule.run_id(t) == run.id), "gone")
@@ -323,18 +326,10 @@ class Director:
         self.crew.store.save_run(fresh, "run.reopened", shown=shown, cycle=cycle)
 
     def _follow(self, run: Run, pull: PullRequest) -> None:
-        store = self.crew.store
-        if pull.state == "merged":
-            done = replace(run, state=RunState.MERGED, reason=f"merged as {pull.merged_sha[:12]}", not_before=None)
-            store.save_run(done, "run.merged", sha=pull.merged_sha)
-        elif pull.state == "closed":
-            store.release_patches(run.id)
-            store.save_run(replace(run, state=RunState.CLOSED, reason="a person closed the pull request"), "run.closed")
-        else:
-            asked = f"A person reviewed pull request #{pull.number} and asks for changes:\n\n{pull.changes_requested}"
-            again = replace(run, state=RunState.QUEUED, reason="changes requested", feedback=asked, session_id="",
-                            consumed=0, failures=0)  # fmt: skip
-            store.save_run(again, "run.changes_requested", text=pull.changes_requested[:2000])
+        after, kind = lifecycle.followed(run, pull)
+        if after.state is RunState.CLOSED:
+            self.crew.store.release_patches(run.id)
+        self.crew.store.save_run(after, f"run.{kind}", sha=pull.merged_sha, text=pull.changes_requested[:2000])
         self.pulls.pop((run.repo, run.branch), None)
 
     async def _show(self, run: Run, state: TicketState) -> None:
@@ -374,7 +369,7 @@ class Director:
                 await self.crew.durable.start(name, attempt.run_id, attempt.number)
             elif known != GOING_ON:
                 await self.crew.durable.drop(name)
-                self.crew.store.finish_attempt(_interrupted(attempt, known))
+                self.crew.store.finish_attempt(self.crew.meter.priced(_interrupted(attempt, known)))
 
 
 def _interrupted(attempt: Attempt, known: str) -> Attempt:

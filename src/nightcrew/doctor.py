@@ -14,7 +14,7 @@ from typing import Any
 from nightcrew import proc
 from nightcrew.app import App
 from nightcrew.core.model import Budget
-from nightcrew.core.outcome import Outcome
+from nightcrew.core.outcome import Ending, Outcome
 from nightcrew.crew import INFRA, sentence
 from nightcrew.errors import ConfigError, UsageError
 from nightcrew.git import git
@@ -38,6 +38,7 @@ async def examine(app: App, *, agents: bool = True) -> list[Check]:
         *[await _try(f"board {name}", _board(app, name)) for name in app.config.boards],
         *[await _try(f"repo {repo.name}", _repo(app, repo.name)) for repo in app.config.repos],
         *[row async for row in _workspaces(app)],
+        *[await _try(f"lane {name}", _login(app, name)) for name in lanes_of(app)],
     ]
     if agents:
         checks += [await _try(f"agent {name}", _agent(app, name)) for name in app.config.agents]
@@ -133,7 +134,48 @@ async def _agent(app: App, name: str) -> str:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def lanes_of(app: App) -> dict[str, list[str]]:
+    """Each configured lane with the names of its agents."""
+    lanes: dict[str, list[str]] = {}
+    for name, agent in app.agents.items():
+        lanes.setdefault(agent.seat.lane, []).append(name)
+    return lanes
+
+
+async def _login(app: App, lane: str) -> str:
+    """The lane's login, as far as it can be told without a call; and that no other lane uses a copy of it."""
+    now, lanes = datetime.now().astimezone(), lanes_of(app)
+    logins = {name: agent.login(now) for name, agent in app.agents.items()}
+    ours = [logins[name] for name in lanes[lane]]
+    if bad := [login for login in ours if not login.ok]:
+        if all(login.kind == "none" for login in bad):  # there are logins that only the agent knows of
+            raise Warned(bad[0].says)
+        raise ConfigError(bad[0].says)
+    words = {login.same for login in ours if login.same}
+    theirs = [f"lane {other} ({logins[name].says})" for other, names in lanes.items() if other != lane
+              for name in names if logins[name].same in words]  # fmt: skip
+    if theirs:
+        raise Warned(f"{ours[0].says}: the same login as {theirs[0]}. {COPIES}")
+    if len(places := dict.fromkeys(login.says for login in ours)) > len(words) > 0:
+        raise Warned(f"{', and '.join(places)}: copies of one login. {COPIES}")
+    if warnings := [login.warns for login in ours if login.warns]:
+        raise Warned(warnings[0])
+    return f"{ours[0].says} (agents: {', '.join(lanes[lane])})"
+
+
+COPIES = "Copies log one another out: give both agents the same account and config_dir."
+
+
 async def _launched(app: App, agent: Agent, tree: Path, scratch: Path) -> str:
+    seconds, ending = await asked(app, agent, tree, scratch)
+    if ending.outcome is not Outcome.DONE:
+        raise ConfigError(f"{ending.outcome}: {ending.evidence}", hint=HINTS.get(ending.outcome, ""))
+    answer = f"said {ending.said[:40]!r}" if ending.said else "said nothing, and ended well"
+    return f"{answer} after {seconds:.1f} s as {ending.model or 'its default model'}"
+
+
+async def asked(app: App, agent: Agent, tree: Path, scratch: Path) -> tuple[float, Ending]:
+    """One cheap call, made as a run makes it, by the cheapest model; how many seconds it took, and how it ended."""
     scratch.mkdir(parents=True)
     task = Task(tree, PROMPT, scratch, str(uuid.uuid4()), model=agent.models[0] if agent.models else "")
     launch = agent.launch(task)
@@ -141,15 +183,11 @@ async def _launched(app: App, agent: Agent, tree: Path, scratch: Path) -> str:
     heard = await session.run_session(
         launch, tree, proc.base_env(), f"{app.crew_id}:{scratch.name}:", scratch, budget, session.Live()
     )
-    ending = session.read_ending(agent, heard, datetime.now().astimezone())
-    if ending.outcome is not Outcome.DONE:
-        raise ConfigError(f"{ending.outcome}: {ending.evidence}", hint=HINTS.get(ending.outcome, ""))
-    answer = f"said {ending.said[:40]!r}" if ending.said else "said nothing, and ended well"
-    return f"{answer} after {heard.seconds:.1f} s as {ending.model or 'its default model'}"
+    return heard.seconds, session.read_ending(agent, heard, datetime.now().astimezone())
 
 
 HINTS: dict[Outcome, str] = {
-    Outcome.LOGGED_OUT: "Log in with the agent's own login command, then run `nightcrew doctor` again.",
+    Outcome.LOGGED_OUT: "`nightcrew lanes` names its lane: `nightcrew lanes login LANE`, then this again.",
     Outcome.OUT_OF_CREDIT: "Add credit, or choose another agent in nightcrew.toml.",
     Outcome.RATE_LIMITED: "The login works; the account is at its limit now.",
     Outcome.MISCONFIGURED: "Correct the agent's table in nightcrew.toml.",

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSConfig, SetWorkflowID, error
+from dbos import DBOS, DBOSClient, DBOSConfig, SetWorkflowID, error
 
 from nightcrew.errors import NightcrewError
 from nightcrew.store import sqlite_pragmas
@@ -22,12 +23,13 @@ T = TypeVar("T")
 Body = Callable[[str, int], Coroutine[Any, Any, None]]
 Enter = Callable[[str, str], None]
 
-VERSION = "attempt-1"
+VERSION = "attempt-2"
 """Which shape of the attempt workflow this program runs: changed when the order of its steps changes, never else.
 
 DBOS recovers only workflows of the same version; what another version left, the director gives back as interrupted.
 """
 GOING_ON = "going on"
+_OVER = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _UNENDED = frozenset({"PENDING", "ENQUEUED", "DELAYED"})  # recovery puts a pending workflow into a queue first
 
 
@@ -46,6 +48,7 @@ class Durable:
 
     def __init__(self, database_url: str, state_dir: Path, executor_id: str, entering: Enter | None = None) -> None:
         self._entering = entering or (lambda _step, _when: None)
+        self.history = History(database_url, state_dir)
         logging.getLogger("dbos").setLevel(logging.ERROR)
         DBOS(config=_config(database_url, state_dir, executor_id))
         self._body: Body | None = None
@@ -129,13 +132,50 @@ def _config(database_url: str, state_dir: Path, executor_id: str) -> DBOSConfig:
     }
     if database_url:
         return {**config, "system_database_url": database_url.replace("postgres://", "postgresql://", 1)}
-    path = f"sqlite:///{state_dir / 'dbos.sqlite'}"
-    engine = sa.create_engine(path, connect_args={"timeout": 30})
+    file = state_dir / "dbos.sqlite"
+    return {**config, "system_database_url": f"sqlite:///{file}", "system_database_engine": _sqlite(file)}
+
+
+def _sqlite(file: Path) -> sa.Engine:
+    engine = sa.create_engine(f"sqlite:///{file}", connect_args={"timeout": 30})
     sa.event.listen(engine, "connect", _immediate)
-    return {**config, "system_database_url": path, "system_database_engine": engine}
+    return engine
 
 
 def _immediate(connection: Any, record: Any) -> None:
     # As DBOS's own engine does: writers queue instead of failing with "database is locked".
     sqlite_pragmas(connection, record)
     connection.isolation_level = "IMMEDIATE"
+
+
+class History:
+    """The engine's records of attempts, seen from outside: whether or not a nightcrew is up on them."""
+
+    def __init__(self, database_url: str, state_dir: Path) -> None:
+        self._url = database_url.replace("postgres://", "postgresql://", 1)
+        self._file = state_dir / "dbos.sqlite"
+
+    async def ended_before(self, at: datetime) -> list[str]:
+        """The ids of workflows that were started before then and have ended."""
+        found = await asyncio.to_thread(self._ask, lambda client: client.list_workflows(
+            end_time=at.isoformat(), status=_OVER, load_input=False, load_output=False
+        ))  # fmt: skip
+        return [status.workflow_id for status in found or ()]
+
+    async def forget(self, workflow_ids: Sequence[str]) -> None:
+        """Delete what is known of these. Those that have not ended must not be among them."""
+        await asyncio.to_thread(self._ask, lambda client: client.delete_workflows(list(workflow_ids)))
+
+    def _ask(self, question: Callable[[DBOSClient], T]) -> T | None:
+        """The answer; None where there is no such database."""
+        if not self._url and not self._file.exists():
+            return None
+        engine = None if self._url else _sqlite(self._file)
+        with _said():
+            client = DBOSClient(system_database_url=self._url or None, system_database_engine=engine)
+            try:
+                return question(client)
+            finally:
+                client.destroy()
+                if engine:
+                    engine.dispose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,55 +13,18 @@ from nightcrew import proc
 from nightcrew.checks import Checks, run_hook
 from nightcrew.core import prompt, report
 from nightcrew.core.lifecycle import first_line
-from nightcrew.core.model import Attempt, GateResult, Repo, Run, Ticket, Usage
-from nightcrew.core.outcome import Ending, Outcome
+from nightcrew.core.model import Attempt, Repo, Run, Ticket, Usage
+from nightcrew.core.outcome import RULES, Ending, LaneEffect, Outcome, Stop
 from nightcrew.crew import INFRA, Crew, new_session_id, sentence
 from nightcrew.errors import ConfigError, Fenced, NightcrewError
-from nightcrew.ports import Task
+from nightcrew.ports import Progress, Task
 from nightcrew.stages import brief, gates, publish, workspace
 from nightcrew.stages.session import FAST, Heard, Live, read_ending, recorded_lines, run_session
+from nightcrew.steps import Checked, Prepared, Published
 
 log = logging.getLogger("nightcrew.pipeline")
 T = TypeVar("T")
 RECORD_AGAIN = 2.0  # seconds
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What `prepare` leaves for the session. `problem` is set when the attempt cannot go on."""
-
-    repo: Repo  # with what the repository's WORKFLOW.md adds
-    base_sha: str = ""
-    start: str = ""  # the pull request's head when the attempt began, "" when there is none
-    tree: str = ""
-    instructions: str = ""
-    problem: str = ""
-    outcome: str = ""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What the gates said about which head."""
-
-    head: str
-    results: tuple[GateResult, ...] = ()
-    problem: str = ""
-
-    @property
-    def passed(self) -> bool:
-        return not self.problem and all(r.passed for r in self.results)
-
-
-@dataclass(frozen=True)
-class Published:
-    """The pull request, or why there is none."""
-
-    number: int = 0
-    url: str = ""
-    patch_id: str = ""
-    duplicate_of: str = ""
-    outcome: str = ""
-    problem: str = ""
 
 
 async def run_attempt(crew: Crew, run_id: str, number: int) -> None:
@@ -137,7 +100,8 @@ class AttemptRun:
         if ending.outcome not in (Outcome.DONE, Outcome.BLOCKED):
             return replace(self._ended(ending.outcome, ending.evidence, stage="session"), resets_at=ending.resets_at)
         if checked.problem:
-            return self._ended(Outcome.INFRA, checked.problem, stage="gates")
+            ended = self._ended(Outcome(checked.outcome), checked.problem, stage="gates")
+            return replace(ended, resets_at=checked.resets_at, lane=checked.lane or ended.lane)
         twin = next((r.duplicate_of for r in checked.results if r.duplicate_of), "")
         if twin:
             return replace(self._ended(Outcome.DONE, f"the same patch as {twin}", stage="gates"), duplicate_of=twin)
@@ -229,8 +193,9 @@ class AttemptRun:
             earlier, task = self._task(prepared)
             if task.scratch.name != "try-0":
                 await proc.sweep(self.mark())
-            ending = self._told() or await self._hear(task, prepared)
+            ending = self._told() or await self._hear(task, prepared, earlier)
             ending = self._blamed(replace(ending, usage=ending.usage + earlier))
+            ending = self.crew.meter.judged(self.attempt, ending)
             self._note(ending)
         except ConfigError as error:
             return Ending(Outcome.MISCONFIGURED, error.sentence())
@@ -280,16 +245,29 @@ class AttemptRun:
                 return replace(ending, usage=Usage())
         return None
 
-    async def _hear(self, task: Task, prepared: Prepared) -> Ending:
+    async def _hear(self, task: Task, prepared: Prepared, earlier: Usage) -> Ending:
         agent = self.crew.agents[self.attempt.agent]
         task.scratch.mkdir(parents=True, exist_ok=True)
         launch = agent.launch(task)
-        heard = await run_session(
-            launch, task.workspace, proc.base_env(), self.mark(), task.scratch, self.crew.policy.budget, self.live
-        )
+        self.crew.meter.open(self.run, self.attempt, earlier)
+        try:
+            heard = await run_session(
+                launch, task.workspace, proc.base_env(), self.mark(), task.scratch, self.crew.policy.budget, self.live,
+                self._check,
+            )  # fmt: skip
+        finally:
+            self.crew.meter.close(self.run_id)
         await self._hook_safely("after_run", prepared.repo, task.workspace)
-        self.attempt = replace(self.attempt, survivors=heard.survivors)
+        self.attempt = replace(
+            self.attempt, survivors=heard.survivors, cap=heard.cap, peak_memory=heard.peak_memory, oom=heard.oom
+        )
         return read_ending(agent, heard, self.crew.now().astimezone())
+
+    def _check(self, progress: Progress) -> Stop | None:
+        """Why the session must end, as far as money and windows go. What its windows say is news for the director."""
+        if progress.windows:
+            self.crew.wake()
+        return self.crew.meter.hear(self.run_id, progress)
 
     async def _hook_safely(self, name: str, repo: Repo, tree: Path) -> None:
         try:
@@ -324,8 +302,18 @@ class AttemptRun:
                 results = await checks.run(base_sha, head)
                 self.attempt = replace(self.attempt, usage=self.attempt.usage + checks.usage)
                 return Checked(head, results)
+        except gates.GateUnavailable as error:
+            return self._unchecked(error, await self.hub.sha(self.work_ref) or "")
         except INFRA as error:
             return Checked(await self.hub.sha(self.work_ref) or "", problem=sentence(error))
+
+    def _unchecked(self, error: gates.GateUnavailable, head: str) -> Checked:
+        """A reviewer that is limited or logged out is its lane's trouble; any other is tried again after a pause."""
+        told = error.ending
+        if RULES[told.outcome].lane in (LaneEffect.NONE, LaneEffect.COUNT):
+            return Checked(head, problem=sentence(error))
+        lane = self.crew.seats[self.repo.gates.review].lane
+        return Checked(head, (), sentence(error), told.outcome.value, lane, told.resets_at)
 
     async def _collect(self, prepared: Prepared) -> str:
         """The agent's commits, and one of ours with what it left uncommitted."""
@@ -381,7 +369,7 @@ class AttemptRun:
         """The attempt's end, once, as soon as it can be written. The director folds it into the run."""
         while True:
             try:
-                self.crew.store.finish_attempt(ended)
+                self.crew.store.finish_attempt(self.crew.meter.priced(ended))
                 return self.crew.unrecorded.discard(self.run_id)
             except NightcrewError as error:
                 self.crew.unrecorded.add(self.run_id)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from nightcrew.core.model import PullRequest, Repo, Ticket, TicketState, Usage
+from nightcrew.core.model import PullRequest, Repo, Seat, Ticket, TicketState, Usage, Window
 from nightcrew.core.outcome import Ending
 
 
@@ -99,7 +99,12 @@ class Task:
 
 @dataclass
 class Progress:
-    """What has been heard so far. `turns` counts answers of the model; `waiting_on` is "model" or "tool"."""
+    """What has been heard so far.
+
+    `waiting_on` is "model", "tool", or "prompt": a question nobody will answer, told in `asks`. `same_calls` is how
+    often in a row the same tool was called with the same input. `windows` are the provider's, as last told.
+    `transcript` is the agent's own record of the session, "" when it is not known.
+    """
 
     session_id: str = ""
     model: str = ""
@@ -109,6 +114,10 @@ class Progress:
     last: str = ""  # the last event in a few words, for people
     over: bool = False  # the agent said all it will say; it may be ended
     warnings: list[str] = field(default_factory=list)
+    asks: str = ""
+    same_calls: int = 0
+    windows: tuple[Window, ...] = ()
+    transcript: str = ""
 
 
 class Conversation(Protocol):
@@ -133,11 +142,34 @@ class Launch:
     two_way: bool = False  # stdin stays open and `hear` answers on it; else stdin is a file with `opening()`
 
 
+@dataclass(frozen=True)
+class Login:
+    """How an agent is logged in, as far as that can be told without a call to its provider.
+
+    `kind` is "token" (long-lived), "key", "file" (short-lived, renewed by the agent), "keychain", "none" or "own" (the
+    agent needs none of ours). `says` is one sentence, with the cure when `ok` is False. `expires_at` is epoch seconds.
+    `warns` says what will go wrong with a login that is good now, "" when nothing will. `same` is the same word for the
+    same credential wherever it lies, and does not show it: so copies are found.
+    """
+
+    kind: str
+    ok: bool
+    says: str
+    expires_at: float | None = None
+    warns: str = ""
+    same: str = ""
+
+
 class Agent(Protocol):
-    """A coding CLI. `models` is the ladder, cheapest first; () means the agent's own default."""
+    """A coding CLI. `models` is the ladder, cheapest first; () means the agent's own default.
+
+    `seat` is the lane it works on, `memory` the bytes a session of it takes until that has been measured.
+    """
 
     name: str
     models: tuple[str, ...]
+    seat: Seat
+    memory: int
 
     def launch(self, task: Task) -> Launch:
         """How to run this task. Pure but for looking up the program; raises ConfigError when it is not on the PATH."""
@@ -147,3 +179,9 @@ class Agent(Protocol):
 
         `exit_code` is negative for a signal, None when unknown. Unknown output is `crashed`, never a silent success.
         """
+
+    def login(self, now: datetime) -> Login:
+        """How it is logged in, read from its settings, environment and files; never raises, never shows a secret."""
+
+    def log_in(self) -> tuple[Sequence[str], Mapping[str, str]] | None:
+        """The program and environment that log a person in on a terminal; None when there is no such program."""

@@ -11,7 +11,7 @@ from nightcrew.core.model import Attempt, Lane, Run
 
 metadata = sa.MetaData()
 
-_KINDS: dict[str, Any] = {"int": sa.Integer, "float": sa.Float, "float | None": sa.Float, "bool": sa.Boolean,
+_KINDS: dict[str, Any] = {"int": sa.BigInteger, "float": sa.Float, "float | None": sa.Float, "bool": sa.Boolean,
                           "str": sa.Text, "RunState": sa.Text, "LaneState": sa.Text,
                           "datetime | None": sa.Text}  # fmt: skip
 
@@ -39,6 +39,18 @@ patches = sa.Table(
     "patches", metadata, sa.Column("repo", sa.Text, primary_key=True), sa.Column("patch_id", sa.Text, primary_key=True),
     sa.Column("run_id", sa.Text, nullable=False), sa.Column("said", sa.Text, nullable=False),
 )  # fmt: skip
+spend = sa.Table(
+    "spend", metadata,
+    sa.Column("run_id", sa.Text, primary_key=True), sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Text, nullable=False),  # when the attempt ended, UTC
+    *(sa.Column(name, sa.Text, nullable=False)
+      for name in ("ticket", "repo", "lane", "agent", "model", "reported_model", "outcome", "prices")),
+    *(sa.Column(name, sa.BigInteger, nullable=False)
+      for name in ("input", "output", "cache_read", "cache_write", "turns")),
+    sa.Column("money", sa.Float, nullable=False),  # as the agent reported it
+    sa.Column("cost", sa.Float, nullable=False),  # as computed
+    sa.Column("seconds", sa.Float, nullable=False),
+)  # fmt: skip
 orders = sa.Table(
     "orders", metadata, sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("kind", sa.Text, nullable=False), sa.Column("run_id", sa.Text, nullable=False),
@@ -46,4 +58,5 @@ orders = sa.Table(
 meta = sa.Table("meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.JSON))
 sa.Index("runs_by_state", runs.c.state)
 sa.Index("attempts_by_settled", attempts.c.settled)
+sa.Index("spend_by_time", spend.c.at)
 sa.Index("events_by_run", events.c.run_id, events.c.id)

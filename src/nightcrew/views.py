@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
-from nightcrew.core.model import Attempt, Lane, LaneState, PullRequest, Run, RunState
+from nightcrew.core.liveness import Life
+from nightcrew.core.model import OUT, Attempt, Lane, PullRequest, Run, RunState
 from nightcrew.core.report import plain
 from nightcrew.core.route import wish
 
 ORDER = {RunState.WORKING: 0, RunState.QUEUED: 1, RunState.BLOCKED: 2, RunState.FAILED: 3, RunState.UNROUTED: 4}
 
+DOES = {
+    Life.TOOL.value: "waits for a tool", Life.MODEL.value: "waits for the model", Life.ZOMBIE.value: "dead",
+    Life.PROMPT.value: "waits at a dialog", Life.SILENT.value: "silent", Life.DEAD.value: "dead",
+}  # fmt: skip
+
 
 def status_rows(
     runs: Sequence[Run], open_attempts: Sequence[Attempt], lanes: Mapping[str, Lane], now: datetime,
-    agents: Collection[str], repos: Collection[str],
+    agents: Collection[str], repos: Collection[str], held: Mapping[str, str] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """One row per run: what it is doing, and the evidence that it is. `agents` and `repos` are those configured."""
+    """One row per run: what it is doing, and the evidence that it is. `agents` and `repos` are those configured.
+
+    `held` says, by run id, why the director starts nothing more: only while one is up.
+    """
     live = {a.run_id: a for a in open_attempts if a.phase != "ended"}
     rows = [_row(run, live.get(run.id), lanes, now) for run in runs]
+    for run, row in zip(runs, rows, strict=True):
+        waiting = run.state is RunState.QUEUED and run.id not in live
+        row["doing"] = plain(held[run.id], 400) if waiting and run.id in held else row["doing"]
     for run, row in zip(runs, rows, strict=True):
         row["doing"] = _waits_in_vain(run, agents, repos) or row["doing"]
     return sorted(rows, key=lambda r: (ORDER.get(RunState(r["state"]), 9), r["ticket"]))
@@ -56,8 +69,8 @@ def _doing(run: Run, attempt: Attempt | None, lanes: Mapping[str, Lane], now: da
     lane = lanes.get(run.agent)
     if run.not_before and run.not_before > now:
         return f"again in {span(run.not_before, now)}: {plain(run.reason, 400)}"
-    if lane and lane.state is LaneState.OUT:
-        return f"lane {lane.name} is out: {plain(lane.evidence, 400)}"
+    if lane and lane.state in OUT:
+        return f"lane {lane.name} is {lane.state.value.replace('_', ' ')}: {plain(lane.evidence, 400)}"
     if lane and lane.until and lane.until > now:
         return f"lane {lane.name} is {lane.state} for {span(lane.until, now)}: {plain(lane.evidence, 400)}"
     if run.blocked_by:
@@ -67,9 +80,14 @@ def _doing(run: Run, attempt: Attempt | None, lanes: Mapping[str, Lane], now: da
 
 def _working(attempt: Attempt, now: datetime) -> str:
     what = {"session": "working", "gates": "checking", "publish": "publishing"}.get(attempt.phase, "preparing")
+    if attempt.phase == "session" and attempt.heard_at is None and attempt.signs:
+        return f"{DOES.get(attempt.liveness, what)}: no event yet ({plain(attempt.signs, 300)})"
     if attempt.phase != "session" or attempt.heard_at is None:
         return f"{what} (attempt {attempt.number})"
-    return f"{what}: {plain(attempt.last, 80) or 'no event yet'}, heard {span(now, attempt.heard_at)} ago"
+    if attempt.liveness in DOES and attempt.signs:
+        what = DOES[attempt.liveness]
+    heard = f"{plain(attempt.last, 80) or 'no event yet'}, heard {span(now, attempt.heard_at)} ago"
+    return f"{what}: {heard}{f' ({plain(attempt.signs, 300)})' if attempt.signs else ''}"
 
 
 def span(later: datetime, earlier: datetime) -> str:
@@ -104,10 +122,15 @@ def pull_row(pull: PullRequest) -> dict[str, Any]:
 
 
 def lane_row(lane: Lane) -> dict[str, Any]:
-    """A lane and the evidence for its state."""
+    """A lane, the evidence for its state and when it was told, and its provider's windows. Times are ISO, in UTC."""
     return {
         "lane": lane.name, "state": lane.state.value, "until": lane.until.isoformat() if lane.until else None,
-        "evidence": lane.evidence,
+        "evidence": plain(lane.evidence, 400), "told_at": lane.told_at.isoformat() if lane.told_at else None,
+        "probe": lane.probe, "failures": lane.failures,
+        "windows": [{"name": w.name, "used": round(w.used, 4), "warning": w.warning, "seconds": w.seconds,
+                     "resets_at": datetime.fromtimestamp(w.resets_at, UTC).isoformat(),
+                     "told_at": datetime.fromtimestamp(w.told_at, UTC).isoformat() if w.told_at else None}
+                    for w in lane.windows],
     }  # fmt: skip
 
 

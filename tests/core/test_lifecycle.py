@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightcrew.core.lifecycle import TRANSITIONS, backoff, lane_after, settle
-from nightcrew.core.model import Attempt, Lane, LaneState, Policy, Run, RunState, Usage
-from nightcrew.core.outcome import RULES, Consumes, LaneEffect, Outcome
+from nightcrew.core.lifecycle import TRANSITIONS, backoff, settle
+from nightcrew.core.model import Attempt, Policy, Run, RunState, Usage
+from nightcrew.core.outcome import RULES, Consumes, Outcome
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 POLICY = Policy()
@@ -89,10 +89,9 @@ def test_some_ends_stop_the_run_at_once(outcome):
     assert after(RUN, outcome).state is RunState.FAILED
 
 
-def test_a_session_the_agent_does_not_know_is_given_up_and_the_lane_stays():
+def test_a_session_the_agent_does_not_know_is_given_up():
     lost = ended(Outcome.MISCONFIGURED, resume=True)
     assert settle(RUN, lost, Policy(), NOW).session_id == ""
-    assert lane_after(Lane("claude"), lost, Policy(), NOW).state is LaneState.UP
 
 
 def test_work_whose_publishing_failed_is_not_done_again():
@@ -107,49 +106,21 @@ def test_a_run_that_is_being_stopped_ends_cancelled_whatever_its_attempt_says():
     assert settle(stopping, ended(Outcome.DONE, pull_request=3), Policy(), NOW).state is RunState.CANCELLED
 
 
-def test_a_limit_parks_the_lane_until_the_stated_reset():
-    reset = NOW + timedelta(hours=4)
-    lane = lane_after(Lane("claude"), ended(Outcome.RATE_LIMITED, resets_at=reset.timestamp()), Policy(), NOW)
-    assert lane.state is LaneState.LIMITED
-    assert lane.until == reset + timedelta(seconds=Policy().reset_grace)
-
-
-def test_an_overload_shortens_no_limit_and_opens_no_lane_that_is_out():
-    parked = Lane("claude", LaneState.LIMITED, NOW + timedelta(hours=4), "session limit", NOW, 1)
-    assert lane_after(parked, ended(Outcome.OVERLOADED), Policy(), NOW) == parked
-    out = Lane("claude", LaneState.OUT, None, "logged out", NOW, 1)
-    assert lane_after(out, ended(Outcome.RATE_LIMITED, resets_at=NOW.timestamp()), Policy(), NOW) == out
-
-
-def test_three_fast_failures_park_the_lane():
-    lane = Lane("claude")
-    for expected in (LaneState.UP, LaneState.UP, LaneState.OVERLOADED):
-        lane = lane_after(lane, ended(Outcome.FAST_FAIL), Policy(), NOW)
-        assert lane.state is expected
-
-
-def test_a_success_puts_the_lane_right_again():
-    broken = Lane("claude", LaneState.OVERLOADED, NOW, "529", NOW, 7)
-    assert lane_after(broken, ended(Outcome.DONE), Policy(), NOW) == Lane("claude")
-
-
-def test_what_began_before_the_limit_was_told_does_not_lift_it():
-    limited = Lane("claude", LaneState.LIMITED, NOW + timedelta(hours=4), "limit", NOW, 1)
-    older = ended(Outcome.GATE_FAILED, started_at=NOW - timedelta(minutes=5))
-    assert lane_after(limited, older, Policy(), NOW) == limited
-    assert lane_after(limited, replace(older, started_at=NOW + timedelta(hours=5)), Policy(), NOW) == Lane("claude")
-
-
 def test_a_session_that_never_began_is_not_resumed():
     early = ended(Outcome.INFRA, stage="preparing")
     assert settle(RUN, early, Policy(), NOW).session_id == ""
     assert settle(RUN, replace(early, resume=True), Policy(), NOW).session_id == "session"
 
 
-@pytest.mark.parametrize("outcome", [o for o, r in RULES.items() if r.lane is LaneEffect.OUT])
-def test_what_only_a_person_can_mend_takes_the_lane_out(outcome):
-    lane = lane_after(Lane("claude"), ended(outcome), Policy(), NOW)
-    assert (lane.state, lane.until, lane.evidence) == (LaneState.OUT, None, "because")
+@pytest.mark.parametrize("cap", ["repo", "lane", "day", "night"])
+def test_a_cap_that_others_share_is_not_the_tickets_fault(cap):
+    run = settle(RUN, ended(Outcome.TOKEN_CAP, cap=cap), Policy(max_attempts=1), NOW)
+    assert (run.state, run.consumed, run.session_id) == (RunState.QUEUED, 0, "session")
+
+
+@pytest.mark.parametrize("cap", ["", "attempt", "ticket"])
+def test_a_cap_of_its_own_stops_the_run(cap):
+    assert settle(RUN, ended(Outcome.MONEY_CAP, cap=cap), Policy(), NOW).state is RunState.FAILED
 
 
 @given(st.lists(st.sampled_from(list(Outcome)), max_size=40), st.integers(1, 6), st.floats(0, 1))

@@ -8,8 +8,14 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightcrew.core.budget import Spend
+from nightcrew.core.dispatch import IN_SESSION
 from nightcrew.core.model import (
+    OUT,
     Attempt,
+    Cap,
+    Caps,
+    GateSettings,
     Lane,
     LaneState,
     Policy,
@@ -17,22 +23,26 @@ from nightcrew.core.model import (
     Repo,
     Run,
     RunState,
+    Seat,
     Ticket,
     TicketState,
+    Usage,
 )
 from nightcrew.core.schedule import (
-    IN_SESSION,
     SHOWN,
     Adopt,
     Clean,
+    Fail,
     Follow,
     Reopen,
     Settle,
     Show,
     Start,
     Stop,
+    Up,
     View,
     decide,
+    held,
 )
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -79,14 +89,68 @@ def test_a_limited_lane_is_left_alone_and_another_one_taken_at_once():
 def test_a_session_is_resumed_only_by_the_agent_that_had_it():
     view = replace(VIEW, runs=(replace(RUN, session_id="s", agent="codex"),))
     assert (only(Start, view)[0].agent, only(Start, view)[0].resume) == ("codex", True)
-    moved = only(Start, replace(view, lanes={"codex": Lane("codex", LaneState.OUT)}))[0]
+    moved = only(Start, replace(view, lanes={"codex": Lane("codex", LaneState.LOGGED_OUT)}))[0]
     assert (moved.agent, moved.resume) == ("claude", False)
 
 
 def test_after_an_overload_one_attempt_goes_first():
     runs = tuple(replace(RUN, id=f"b:{n}", ticket_id=str(n), key=f"K-{n}") for n in range(4))
-    shaken = {"claude": Lane("claude", LaneState.OVERLOADED, NOW)}
-    assert len(only(Start, replace(VIEW, runs=runs, lanes=shaken, agents=("claude",)))) == 1
+    for name in ("claude", "provider:claude"):
+        shaken = {name: Lane(name, LaneState.OVERLOADED, NOW, "529", NOW, 1, probe=True)}
+        view = replace(VIEW, runs=runs, lanes=shaken, agents=("claude",))
+        assert len(only(Start, view)) == 1
+        assert sorted(held(view, NOW, POLICY)) == ["b:1", "b:2", "b:3"]
+
+
+def test_what_ran_before_the_overload_does_not_stand_in_the_way_of_the_one_that_goes_first():
+    lane = Lane("claude", LaneState.OVERLOADED, NOW, "529", NOW - timedelta(seconds=15), 1, probe=True)
+    working = replace(RUN, id="b:9", state=RunState.WORKING)
+    older = Attempt("b:9", 1, "claude", "", "", False, 0, "session", started_at=NOW - timedelta(minutes=5))
+    view = replace(VIEW, runs=(RUN, working), attempts=(older,), lanes={"claude": lane}, agents=("claude",))
+    assert len(only(Start, view)) == 1
+    trying = replace(older, started_at=NOW - timedelta(seconds=1))
+    assert not only(Start, replace(view, attempts=(trying,)))
+    answered = replace(view, attempts=(replace(trying, usage=Usage(input=5)),))
+    assert [up.lane for up in only(Up, answered)] == [lane]
+
+
+def test_agents_that_share_an_account_share_its_limit():
+    seats = {"claude": Seat("anthropic", "work", "claude"), "codex": Seat("anthropic", "work", "claude")}
+    parked = {"claude@work": Lane("claude@work", LaneState.LIMITED, NOW + timedelta(hours=1), "limit", NOW)}
+    view = replace(VIEW, lanes=parked, seats=seats)
+    assert not only(Start, view)
+    assert "claude@work is limited until" in held(view, NOW, POLICY)["b:1"]
+
+
+def test_while_a_login_is_renewed_one_session_goes_first():
+    runs = tuple(replace(RUN, id=f"b:{n}", ticket_id=str(n), key=f"K-{n}") for n in range(4))
+    view = replace(VIEW, runs=runs, renewing=frozenset({"claude"}), agents=("claude",))
+    assert len(only(Start, view)) == 1
+
+
+def test_a_ticket_that_has_used_up_its_own_cap_fails_and_says_so():
+    view = replace(VIEW, spend=Spend({f"ticket:{RUN.id}": (900, 0.0)}))
+    policy = Policy(caps=Caps(ticket=Cap(tokens=800)))
+    assert [(a.run.id, "800" in a.why) for a in only(Fail, view, policy)] == [(RUN.id, True)]
+    assert not only(Start, view, policy)
+
+
+def test_finished_work_waits_for_the_lane_of_its_reviewer():
+    reviewed = Repo("one", "/one", gates=GateSettings(review="codex"))
+    limited = {"codex": Lane("codex", LaneState.LIMITED, NOW + timedelta(hours=1), "limit", NOW)}
+    view = replace(VIEW, runs=(replace(RUN, pending_head="abc"),), repos=(reviewed,), lanes=limited)
+    assert not only(Start, view)
+    assert "waits for its review" in held(view, NOW, POLICY)[RUN.id]
+    assert only(Start, replace(view, lanes={}))
+
+
+def test_labels_boards_and_lanes_have_limits_of_their_own():
+    runs = tuple(replace(RUN, id=f"b:{n}", ticket_id=str(n), key=f"K-{n}", labels=("heavy",)) for n in range(4))
+    view = replace(VIEW, runs=runs, agents=("claude",))
+    for limit in ({"labels": {"heavy": 1}}, {"boards": {"b": 1}}, {"lanes": {"claude": 1}}):
+        policy = Policy(**limit)
+        assert len(only(Start, view, policy)) == 1
+        assert all("1 of 1" in why for run, why in held(view, NOW, policy).items() if run != "b:0")
 
 
 def test_a_blocked_ticket_waits_for_its_blocker():
@@ -148,7 +212,12 @@ runs = st.builds(
     st.integers(-5, 5), st.integers(0, 5), st.sampled_from(["", "s"]), st.booleans(),
 )  # fmt: skip
 lanes = st.builds(
-    Lane, st.just("claude"), st.sampled_from(list(LaneState)), st.sampled_from([None, NOW, NOW + timedelta(1)])
+    Lane,
+    st.just("claude"),
+    st.sampled_from(list(LaneState)),
+    st.sampled_from([None, NOW, NOW + timedelta(1)]),
+    told_at=st.sampled_from([None, NOW]),
+    probe=st.booleans(),
 )
 
 
@@ -181,7 +250,7 @@ def test_scheduling_never_overfills_never_doubles_and_never_starts_what_must_not
         assert start.run.state is RunState.QUEUED
         assert start.run.not_before is None or start.run.not_before <= NOW
         assert start.run.repo in ("one", "two")
-        assert view.lanes.get(start.agent, Lane(start.agent)).state is not LaneState.OUT
+        assert view.lanes.get(start.agent, Lane(start.agent)).state not in OUT
         assert not start.run.blocked_by or "x" in view.finished
     in_two = [r for r in view.runs if r.repo == "two" and any(a.run_id == r.id for a in holding)]
     assert len(in_two) + sum(s.run.repo == "two" for s in starts) <= max(1, len(in_two))

@@ -36,6 +36,8 @@ def test_a_second_one_says_so_and_leaves_the_first_at_work(world: World) -> None
     world.reach(half_done)
     said = one_sentence(world.run("up"))
     assert f"already up on {world.home / '.nightcrew'} (process {first.pid})" in said
+    (world.home / ".nightcrew" / "lock").unlink()  # it only says who; the lock is the directory's
+    assert f"already up on {world.home / '.nightcrew'} (process " in one_sentence(world.run("up"))
     (world.home / "go").touch()
     assert first.wait(60) == 0
     assert_as_if_nothing_had_happened(world, "K-1")
@@ -61,6 +63,24 @@ def test_a_second_one_with_another_state_directory_on_the_same_server_says_so(
     first.wait()
     assert world.up().returncode == 0  # the dead one's lock went with it
     assert_as_if_nothing_had_happened(world, "K-1")
+
+
+@pytest.mark.postgres
+def test_one_whose_connection_to_the_server_broke_takes_its_lock_again(
+    worlds: Callable[[str, str], World], postgres_url: str
+) -> None:
+    store = Store(engine_for(postgres_url, worlds("one", postgres_url).make().home))
+    with store.alone() as held:
+        assert held is not None
+        with store.engine.connect() as other:
+            other.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+        assert held.still()
+        with store.alone() as second:
+            assert second is None
+    store.close()
 
 
 def test_after_sigterm_the_same_session_goes_on(world: World) -> None:

@@ -182,20 +182,21 @@ class Nights:
         night = scene.night
         scene.set("expired", "LOGIN-1", "LATER-1", max_running=1)
         said = await night.up()
-        assert f"lane {self.side.name} is out" in said.out
+        assert f"lane {self.side.name} is logged out" in said.out
         morning = await night.morning()
         assert {key: story.run.state for key, story in morning.stories.items()} == dict.fromkeys(
             ("LOGIN-1", "LATER-1"), "queued"
         )
         assert (morning["LOGIN-1"].outcomes, morning["LATER-1"].outcomes) == (["logged_out"], [])
         assert morning["LOGIN-1"].run.consumed == 0
-        assert morning.lanes[self.side.name].state is LaneState.OUT
-        assert len(morning.happened("lane.out")) == 1
+        assert morning.lanes[self.side.name].state is LaneState.LOGGED_OUT
+        assert len(morning.happened("lane.logged_out")) == len(morning.happened("alarm")) == 1
         assert_quiet(night, morning)
         row = await self._doctor(scene, 1)
         assert row["check"] == "FAIL"
         assert row["evidence"].startswith("logged_out: ")
-        assert row["evidence"].endswith("Log in with the agent's own login command, then run `nightcrew doctor` again.")
+        cure = "`nightcrew lanes` names its lane: `nightcrew lanes login LANE`, then this again."
+        assert row["evidence"].endswith(cure)
         await self._log_in_again(scene)
 
     async def _log_in_again(self, scene: Scene) -> None:
@@ -246,13 +247,15 @@ class Nights:
         assert row["check"] == "FAIL"
         assert f"[agents.{self.side.name}] program: there is no `no-such-agent` on the PATH." in row["evidence"]
         said = await scene.night.up()
-        assert f"lane {self.side.name} is out" in said.out
+        assert f"lane {self.side.name} is misconfigured" in said.out
         status = (await scene.night.call("status", "--json")).json
-        assert [(lane["state"], "no-such-agent" in lane["evidence"]) for lane in status["lanes"]] == [("out", True)]
+        assert [(lane["state"], "no-such-agent" in lane["evidence"]) for lane in status["lanes"]] == [
+            ("misconfigured", True)
+        ]
         assert status["counts"] == {"queued": 1}
         morning = await scene.night.morning()
         assert (morning["OK-1"].run.state, morning["OK-1"].run.consumed) == ("queued", 0)
-        assert morning.lanes[self.side.name].state is LaneState.OUT
+        assert morning.lanes[self.side.name].state is LaneState.MISCONFIGURED
 
     async def _doctor(self, scene: Scene, code: int) -> Json:
         """What doctor says of the agent."""

@@ -67,7 +67,8 @@ LOOKS = [
     "status", "status --all", "show ONE", "show fails", "logs ONE", "logs ONE --events", "logs ONE -f", "route ONE",
     "route ASTRAY", "report", "classify --agent command --exit-code 1 out.jsonl", "pr list", "pr list --all",
     "pr show 1 --repo good", "pr diff 1 --repo good", "pr comment 1 hello --repo good", "rescue list",
-    "rescue restore FAILS", "doctor --no-agents", "pause", "resume", "add Another", "up --once", "retry FAILS",
+    "rescue restore FAILS", "doctor --no-agents", "pause", "resume", "lanes", "spend", "clean --dry-run",
+    "lanes resume", "add Another", "up --once", "retry FAILS",
 ]  # fmt: skip
 
 
@@ -83,7 +84,10 @@ def test_every_command_was_asked_for_json():
     assert {words.split()[0] for words in LOOKS} | elsewhere == set(COMMANDS)
 
 
-@pytest.mark.parametrize("words", ["status", "pr list --all", "rescue list", "doctor --no-agents", "show ONE"])
+READ = ["status", "pr list --all", "rescue list", "doctor --no-agents", "lanes", "spend"]
+
+
+@pytest.mark.parametrize("words", [*READ, "show ONE"])
 def test_what_people_read_fits_into_80_columns_and_is_plain_when_piped(morning: Night, words: str):
     said = morning.run(*words.split())
     assert [
@@ -92,7 +96,7 @@ def test_what_people_read_fits_into_80_columns_and_is_plain_when_piped(morning: 
     assert "\x1b" not in said.out
 
 
-@pytest.mark.parametrize("words", ["status", "pr list --all", "rescue list", "doctor --no-agents"])
+@pytest.mark.parametrize("words", READ)
 def test_tables_never_wrap_on_a_terminal_of_80_columns(morning: Night, words: str):
     shown = on_terminal(morning, words.split(), columns=80)
     assert [line for line in ANSI.sub("", shown).splitlines() if len(line) > 80] == []

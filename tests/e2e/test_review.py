@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_a_reviewer_that_breaks_costs_no_attempt_and_the_work_is_not_done_again(
     assert night.attempts("K-1") == ["infra", "done"]
     assert night.show("K-1")["consumed"] == 1
     assert night.runs() == {"K-1": "in_review"}
+
+
+def test_a_reviewer_that_is_limited_parks_its_own_lane_and_is_asked_again_at_its_reset(tmp_path: Path) -> None:
+    night = Night(tmp_path / "home")
+    night.repo("good", REVIEWED.replace("scripted", "reviewer"))
+    once = tmp_path / "asked"
+    limit = '{"type": "result", "outcome": "rate_limited", "text": "5-hour limit", "resets_at": %s}'
+    answer = '{"type": "result", "outcome": "done", "text": "fine", "findings": []}'
+    soon = f"printf '{limit}\\n' $(($(date +%s) + 2)); exit 1"
+    script = f"cat >/dev/null; test -e {once} || {{ : >{once}; {soon}; }}\necho '{answer}'\n"
+    night.agent("reviewer", ["/bin/sh", str(night.file("reviewer.sh", script))])
+    night.ticket("K-1", "good")
+    assert night.run("up", "--until-idle").code == 0
+    assert night.attempts("K-1") == ["rate_limited", "done"]
+    assert night.show("K-1")["consumed"] == 1
+    told = night.sql("SELECT data FROM events WHERE kind = 'lane.limited'")
+    assert [json.loads(data)["lane"] for (data,) in told] == ["reviewer"]
 
 
 def test_changes_a_person_asks_for_are_made_on_the_same_pull_request_also_when_history_is_rewritten(

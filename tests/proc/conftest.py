@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from nightcrew import proc
-from nightcrew.proc import cgroup
+from nightcrew.proc import cgroup, hierarchies
 from tests.proc.eyes import ENV, Start
 
 
@@ -28,7 +28,7 @@ def cgroups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Whether programs get a cgroup here; both ways are tried where one may be written."""
     if request.param == "without a cgroup":
         monkeypatch.setenv("NIGHTCREW_CGROUPS", "off")
-    return bool(cgroup._home())
+    return cgroup.usable() and bool(hierarchies.unified().folder)
 
 
 @pytest.fixture

@@ -49,7 +49,9 @@ async def test_waiting_gives_up_after_its_timeout_and_the_program_lives_on(start
     assert proc.alive(process.handle)
 
 
-async def test_the_environment_is_what_was_given_and_the_mark(start: Start, tmp_path: Path, mark: str) -> None:
+async def test_the_environment_is_what_was_given_and_the_mark(
+    start: Start, tmp_path: Path, mark: str, cgroups: bool
+) -> None:
     process = await start("env", env={"PATH": ENV["PATH"], "ONLY": "this"}, rc=tmp_path / "rc")
     await process.wait(5)
     lines = set((tmp_path / "out").read_text().splitlines())

@@ -23,15 +23,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("work", "Let a stopped, failed or blocked ticket start again."),
     "pause": ("work", "Start nothing new; what runs goes on."),
     "resume": ("work", "Start again after `pause`, and take lanes that were out back in."),
+    "lanes": ("lanes", "Which accounts can be used now, and until when not; log in, pause, probe them."),
     "demo": ("demo", "Play a small night: three repositories, eight tickets, real commits."),
     "status": ("look", "What every ticket is doing, and the evidence."),
     "show": ("look", "One ticket: its attempts, gates and pull request."),
     "logs": ("look", "What a ticket's agent printed."),
     "route": ("look", "Why a ticket goes to which repository, rule by rule."),
     "report": ("look", "The night's report."),
+    "spend": ("spend", "What was spent, what a merged pull request costs, what the caps leave."),
     "classify": ("look", "How an agent's recorded output is read, and why."),
     "pr": ("pulls", "Look at pull requests and act on them (local forge)."),
     "rescue": ("pulls", "Work that was saved before a cleanup."),
+    "clean": ("clean", "Remove what nobody needs any more; work that is nowhere else stays."),
 }
 
 

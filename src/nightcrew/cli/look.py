@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import click
 
 from nightcrew.app import App, nearest
 from nightcrew.cli.show import COLUMNS, as_json, harmless, notes, say, table, wrapped
-from nightcrew.core.model import Run, RunState, TicketState
+from nightcrew.core.model import OUT, LaneState, Run, RunState, TicketState
 from nightcrew.core.report import night_report, plain
 from nightcrew.core.schedule import run_id
 from nightcrew.errors import NightcrewError, UsageError
@@ -37,7 +38,10 @@ def status(config: Path | None, everything: bool, as_json: bool) -> None:
     active = store.runs(ended=False)
     recent = store.runs(limit=0 if everything else RECENT)
     seen = {run.id: run for run in [*active, *recent]}
-    rows = status_rows(list(seen.values()), store.open_attempts(), store.lanes(), now, app.config.agents, app.repos)
+    held = store.get("held", {}) if running else {}
+    rows = status_rows(
+        list(seen.values()), store.open_attempts(), store.lanes(), now, app.config.agents, app.repos, held
+    )
     lanes = [lane_row(lane) for lane in store.lanes().values()]
     data = {
         "running": bool(running), "pid": running or None, "paused": bool(store.get("paused", False)),
@@ -79,9 +83,17 @@ def _status_text(data: dict[str, Any]) -> str:
 
 
 def _lane_text(lane: dict[str, Any]) -> str:
+    """What keeps a lane from being used, for how long, and what a person does about it."""
+    name, state = lane["lane"], LaneState(lane["state"])
     ends = datetime.fromisoformat(lane["until"]).astimezone() if lane["until"] else None
-    until = f"until {ends:%H:%M:%S}" if ends else "until `nightcrew resume`"
-    return f"Lane {lane['lane']} is {lane['state']} {until}: {lane['evidence']}"
+    if state in OUT:
+        act = "login" if state is LaneState.LOGGED_OUT else "resume"
+        until = f"until `nightcrew lanes {act} {name}`"
+    elif ends:
+        until = f"until {ends:%a %H:%M:%S}" + (", when one session goes first" if lane["probe"] else "")
+    else:
+        until = "and is tried by one session first"
+    return f"Lane {name} is {state.value.replace('_', ' ')} {until}: {lane['evidence']}"
 
 
 @click.command()
@@ -149,13 +161,24 @@ def logs(config: Path | None, ticket: str, follow: bool, only_events: bool, as_j
 def _logs(app: App, run: Run) -> list[Path]:
     """What its agents printed, a file for each try, oldest first."""
     folder = app.config.state_dir / "attempts" / run.branch.rpartition("/")[2]
-    return sorted(folder.glob("*/try-*/stdout"), key=lambda p: (int(p.parts[-3]), len(p.parts[-2]), p.parts[-2]))
+    there = {path.with_name("stdout"): path for path in folder.glob("*/try-*/stdout.gz")}  # old ones are compressed
+    there |= {path: path for path in folder.glob("*/try-*/stdout")}
+    return [there[p] for p in sorted(there, key=lambda p: (int(p.parts[-3]), len(p.parts[-2]), p.parts[-2]))]
+
+
+def _opened(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def _text(path: Path, limit: int) -> str:
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - limit, 0))
-        return file.read().decode("utf-8", "replace")
+    """The end of what was printed, whatever its size."""
+    with _opened(path) as file:
+        if path.suffix != ".gz":
+            file.seek(max(path.stat().st_size - limit, 0))
+        last = b""
+        while chunk := file.read(1 << 20):
+            last = (last + chunk)[-limit:]
+        return last.decode("utf-8", "replace")
 
 
 def _follow(app: App, run: Run) -> None:
@@ -174,7 +197,7 @@ def _follow(app: App, run: Run) -> None:
 
 def _print_from(path: Path, offset: int) -> int:
     """Print the file from there on: as it is, but on a terminal without what could steer it. Returns where it ends."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         file.seek(offset)
         while chunk := file.read(1 << 20):
             click.echo(harmless(chunk.decode("utf-8", "replace")) if sys.stdout.isatty() else chunk, nl=False)

@@ -1,17 +1,17 @@
-"""What an ended attempt means for its run and its lane: pure folds over the outcome table."""
+"""What an ended attempt means for its run: a pure fold over the outcome table."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from nightcrew.core.model import Attempt, Lane, LaneState, Policy, Run, RunState
-from nightcrew.core.outcome import RULES, Consumes, LaneEffect, Next, Outcome, Rule
+from nightcrew.core.model import Attempt, Policy, PullRequest, Run, RunState
+from nightcrew.core.outcome import RULES, Consumes, Next, Outcome
 
 S = RunState
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     S.UNROUTED: frozenset({S.QUEUED, S.CANCELLED}),
-    S.QUEUED: frozenset({S.WORKING, S.MERGED, S.CLOSED, S.CANCELLED}),
+    S.QUEUED: frozenset({S.WORKING, S.FAILED, S.MERGED, S.CLOSED, S.CANCELLED}),
     S.WORKING: frozenset({S.QUEUED, S.IN_REVIEW, S.BLOCKED, S.FAILED, S.DUPLICATE, S.CANCELLED}),
     S.IN_REVIEW: frozenset({S.QUEUED, S.MERGED, S.CLOSED}),
     S.BLOCKED: frozenset({S.QUEUED, S.CANCELLED, S.MERGED, S.CLOSED}),
@@ -24,13 +24,14 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 """Which state may follow which; docs/reference/states.md is printed from it."""
 
 ACTIVE = frozenset({S.UNROUTED, S.QUEUED, S.WORKING, S.IN_REVIEW})
+SHARED_CAPS = frozenset({"repo", "lane", "day", "night"})
 ENDED = frozenset({S.BLOCKED, S.FAILED, S.DUPLICATE, S.MERGED, S.CLOSED, S.CANCELLED})
 
 
 def settle(run: Run, ended: Attempt, policy: Policy, now: datetime, jitter: float = 0.0) -> Run:
     """The run after its attempt ended. `jitter` (0..1) spreads backoffs."""
     outcome = Outcome(ended.outcome)
-    run = _counted(replace(run, usage=run.usage + ended.usage, agent=ended.agent), outcome, policy)
+    run = _counted(replace(run, usage=run.usage + ended.usage, agent=ended.agent), ended, policy)
     if run.stopping:
         return replace(run, state=S.CANCELLED, reason=run.stopping, session_id="", stopping="", not_before=None)
     if ended.duplicate_of:
@@ -38,13 +39,24 @@ def settle(run: Run, ended: Attempt, policy: Policy, now: datetime, jitter: floa
         return replace(run, state=S.DUPLICATE, duplicate_of=ended.duplicate_of, reason=why, session_id="")
     if outcome is Outcome.DONE:
         return _published(run, ended)
+    if shared(ended):
+        why = first_line(ended.evidence)
+        return replace(run, state=S.QUEUED, reason=why, session_id=ended.session_id, not_before=None)
     if RULES[outcome].consumes is not Consumes.NO and run.consumed >= policy.max_attempts:
         return replace(run, state=S.FAILED, session_id="", feedback=ended.evidence, pending_head="",
                        reason=f"gave up after {run.consumed} attempts; {first_line(ended.evidence)}")  # fmt: skip
     return _next(run, ended, outcome, policy, now, jitter)
 
 
-def _counted(run: Run, outcome: Outcome, policy: Policy) -> Run:
+def shared(ended: Attempt) -> bool:
+    """Whether a cap that many tickets share ended it: that is not this ticket's fault, it waits and goes on."""
+    return ended.cap in SHARED_CAPS and ended.outcome in (Outcome.TOKEN_CAP, Outcome.MONEY_CAP)
+
+
+def _counted(run: Run, ended: Attempt, policy: Policy) -> Run:
+    outcome = Outcome(ended.outcome)
+    if shared(ended):
+        return run
     rule = RULES[outcome]
     crashes = run.crashes + (outcome is Outcome.CRASHED)
     stalls = run.stalls + (outcome is Outcome.STALLED)
@@ -90,11 +102,16 @@ def _next(run: Run, ended: Attempt, outcome: Outcome, policy: Policy, now: datet
                 return replace(run, not_before=now + backoff(run.crashes - policy.free_crashes, policy, jitter))
             return run
         case Next.WAIT | Next.OTHER_LANE:
-            return replace(run, session_id=_kept_session(ended, outcome))
+            return replace(run, session_id=_kept_session(ended, outcome), pending_head=_pending(ended))
         case Next.BACKOFF:
-            wait = backoff(run.outages, policy, jitter)
-            pending = ended.head if outcome is Outcome.INFRA and ended.stage in ("gates", "publish") else ""
-            return replace(run, session_id=_kept_session(ended, outcome), not_before=now + wait, pending_head=pending)
+            wait = now + backoff(run.outages, policy, jitter)
+            kept = _kept_session(ended, outcome)
+            return replace(run, session_id=kept, not_before=wait, pending_head=_pending(ended))
+
+
+def _pending(ended: Attempt) -> str:
+    """Finished work that could not be checked or published, by an outage or because the reviewer cannot be asked."""
+    return ended.head if ended.stage in ("gates", "publish") else ""
 
 
 def _kept_session(ended: Attempt, outcome: Outcome) -> str:
@@ -106,52 +123,22 @@ def _kept_session(ended: Attempt, outcome: Outcome) -> str:
     return ended.session_id
 
 
+def followed(run: Run, pull: PullRequest) -> tuple[Run, str]:
+    """The run after its pull request was merged, closed or sent back by a person, and the word for it."""
+    if pull.state == "merged":
+        return replace(run, state=S.MERGED, reason=f"merged as {pull.merged_sha[:12]}", not_before=None), "merged"
+    if pull.state == "closed":
+        return replace(run, state=S.CLOSED, reason="a person closed the pull request"), "closed"
+    asked = f"A person reviewed pull request #{pull.number} and asks for changes:\n\n{pull.changes_requested}"
+    again = replace(run, state=S.QUEUED, reason="changes requested", feedback=asked, session_id="", consumed=0,
+                    failures=0)  # fmt: skip
+    return again, "changes_requested"
+
+
 def backoff(times: int, policy: Policy, jitter: float) -> timedelta:
     """Exponential, capped, spread by up to a quarter."""
     seconds = min(policy.backoff_base * 2.0 ** min(max(times - 1, 0), 16), policy.backoff_max)
     return timedelta(seconds=seconds * (1 + jitter / 4))
-
-
-def lane_after(lane: Lane, ended: Attempt, policy: Policy, now: datetime, jitter: float = 0.0) -> Lane:
-    """What the ended attempt says about the lane it ran on."""
-    outcome = Outcome(ended.outcome)
-    rule = _lane_rule(ended, outcome)
-    failures = lane.failures + 1
-    told = replace(lane, evidence=first_line(ended.evidence), told_at=now, failures=failures)
-    if _closed_for(lane, now, rule):
-        return lane
-    match rule:
-        case LaneEffect.NONE:
-            # What began before the lane's trouble was told says nothing about the lane now.
-            older = lane.told_at is not None and ended.started_at is not None and ended.started_at < lane.told_at
-            return lane if older or outcome in (Outcome.INFRA, Outcome.CANCELLED) else Lane(lane.name)
-        case LaneEffect.PARK:
-            reset = ended.resets_at is not None
-            at = datetime.fromtimestamp(ended.resets_at or 0, UTC) + timedelta(seconds=policy.reset_grace)
-            until = max(at, now) if reset else now + backoff(failures + 2, policy, jitter)
-            return replace(told, state=LaneState.LIMITED, until=until)
-        case LaneEffect.BREAK:
-            return replace(told, state=LaneState.OVERLOADED, until=now + backoff(failures, policy, jitter))
-        case LaneEffect.COUNT:
-            if failures < policy.fast_fails_to_park:
-                return replace(lane, failures=failures)
-            return replace(told, state=LaneState.OVERLOADED, until=now + backoff(failures, policy, jitter))
-        case LaneEffect.OUT:
-            return replace(told, state=LaneState.OUT, until=None)
-
-
-def _closed_for(lane: Lane, now: datetime, rule: LaneEffect) -> bool:
-    """Whether the lane is closed for longer than this would close it: an overload does not shorten a limit."""
-    limited = lane.state is LaneState.LIMITED and lane.until is not None and lane.until > now
-    passing = rule in (LaneEffect.BREAK, LaneEffect.COUNT)
-    return (limited and passing) or (lane.state is LaneState.OUT and (passing or rule is LaneEffect.PARK))
-
-
-def _lane_rule(ended: Attempt, outcome: Outcome) -> LaneEffect:
-    rule: Rule = RULES[outcome]
-    if outcome is Outcome.MISCONFIGURED and ended.resume:
-        return LaneEffect.NONE  # the session is gone, not the lane: the next try is a fresh session
-    return rule.lane
 
 
 def first_line(text: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 
+from nightcrew.core.limits import Budget, Cap, Caps, Keep, Policy
+
 __all__ = [
-    "Attempt", "Budget", "GateResult", "GateSettings", "Hooks", "Lane", "LaneState", "Policy", "PullRequest",
-    "Repo", "Run", "RunState", "Ticket", "TicketState", "Usage", "branch_for", "replace", "safe_name",
+    "Attempt", "Budget", "Cap", "Caps", "GateResult", "GateSettings", "Hooks", "Keep", "Lane", "LaneState", "Policy",
+    "PullRequest", "Repo", "Run", "RunState", "Seat", "Ticket", "TicketState", "Usage", "Window", "branch_for",
+    "replace", "safe_name",
 ]  # fmt: skip
 
 
@@ -88,34 +91,6 @@ class Repo:
     gates: GateSettings = GateSettings()
     hooks: Hooks = Hooks()
     max_running: int = 0  # 0 = no limit of its own
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Caps of one attempt. 0 = none. Seconds, tokens (in + out + cache), US dollars."""
-
-    seconds: float = 3600.0
-    stall_seconds: float = 900.0
-    tokens: int = 0
-    money: float = 0.0
-    turns: int = 200
-    log_bytes: int = 1 << 30
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How the director decides. Times in seconds."""
-
-    max_running: int = 4
-    max_attempts: int = 5  # consumed ones
-    failures_per_model: int = 2
-    backoff_base: float = 15.0
-    backoff_max: float = 900.0
-    reset_grace: float = 2.0  # waited after a stated reset
-    free_crashes: int = 1
-    free_stalls: int = 1
-    fast_fails_to_park: int = 3
-    budget: Budget = Budget()
 
 
 class RunState(StrEnum):
@@ -248,6 +223,10 @@ class Attempt:
     evidence: str = ""
     resets_at: float | None = None
     usage: Usage = Usage()
+    cost: float = 0.0  # US dollars, computed from `usage`
+    prices: str = ""  # the price table it was computed with, and its version; "" when the model is not in it
+    cap: str = ""  # which cap ended it: attempt, ticket, repo, lane, day, night
+    lane: str = ""
     reported_model: str = ""
     gates: tuple[GateResult, ...] = ()
     head: str = ""
@@ -256,6 +235,10 @@ class Attempt:
     patch_id: str = ""
     duplicate_of: str = ""
     survivors: int = 0  # processes the agent left behind that were ended
+    peak_memory: int = 0  # bytes, of the whole tree
+    oom: bool = False  # the kernel, or we, ended it for its memory
+    liveness: str = ""  # the last verdict (core.liveness), and the signs it rests on
+    signs: str = ""
     settled: bool = False
     started_at: datetime | None = None
     heard_at: datetime | None = None  # the last sign of life
@@ -268,21 +251,66 @@ class LaneState(StrEnum):
     """Whether a lane (provider x account x agent) may be used."""
 
     UP = "up"
-    LIMITED = "limited"
-    OVERLOADED = "overloaded"
-    OUT = "out"  # logged out, misconfigured, out of credit: a person must act
+    LIMITED = "limited"  # until the stated reset
+    OVERLOADED = "overloaded"  # the breaker is open; then one attempt goes first
+    LOGGED_OUT = "logged_out"
+    NO_CREDIT = "out_of_credit"
+    MISCONFIGURED = "misconfigured"
+    PAUSED = "paused"  # by hand, or by a breaker that only a person closes
+
+
+OUT = frozenset({LaneState.LOGGED_OUT, LaneState.NO_CREDIT, LaneState.MISCONFIGURED, LaneState.PAUSED})
+"""Lanes that a person must take back in."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """The lane an agent works on: whose servers, whose account, which program."""
+
+    provider: str
+    account: str  # "" = the only one
+    agent: str
+
+    @property
+    def lane(self) -> str:
+        """Its lane's name: the same for all agents that share the account."""
+        return f"{self.agent}@{self.account}" if self.account else self.agent
+
+
+@dataclass(frozen=True)
+class Window:
+    """A provider's window as it was last told. `used` is a share (0..1), `seconds` its length; times are epochs.
+
+    `first_used` and `first_tokens` are what the first reading of this very window said, and what the lane had used in
+    all by then; `capacity` is how many of our tokens fill the window, as measured (0 = not known yet).
+    """
+
+    name: str
+    used: float
+    resets_at: float
+    seconds: float = 0.0
+    told_at: float = 0.0
+    warning: bool = False
+    first_used: float = 0.0
+    first_tokens: int = 0
+    capacity: float = 0.0
 
 
 @dataclass(frozen=True)
 class Lane:
-    """What can be limited, exhausted or logged out, and the evidence that it is."""
+    """What can be limited, exhausted or logged out, and the evidence that it is.
+
+    `failures` in a row; `probe`: nobody said until when it is closed, so one attempt goes first.
+    """
 
     name: str
     state: LaneState = LaneState.UP
     until: datetime | None = None
     evidence: str = ""
     told_at: datetime | None = None
-    failures: int = field(default=0)
+    failures: int = 0
+    probe: bool = False
+    windows: tuple[Window, ...] = ()
 
 
 def safe_name(text: str) -> str:

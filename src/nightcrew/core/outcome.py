@@ -106,6 +106,10 @@ RULES: dict[Outcome, Rule] = {
 }
 
 
+CAUSES = frozenset({Outcome.RATE_LIMITED, Outcome.OVERLOADED, Outcome.LOGGED_OUT, Outcome.OUT_OF_CREDIT, Outcome.DONE})
+"""Ends that an agent's own output tells better than we do, even when we ended the session for another reason."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """An agent's claim that something blocks it, to be checked by reading `file` at `line` for `quote`."""
@@ -124,6 +128,15 @@ class Finding:
     line: int
     message: str
     blocking: bool = False
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a running session must be ended, and as what. `cap` says which cap was reached, "" when none was."""
+
+    outcome: Outcome
+    why: str
+    cap: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from nightcrew.core.outcome import Finding, Outcome
 from nightcrew.core.resets import reset_from_epoch, reset_from_header, reset_from_text
 
 __all__ = [
-    "asks_a_person", "findings_in", "how_it_died", "kind_of_complaint", "kind_of_status", "kind_of_text", "one_line",
-    "reset_from_epoch", "reset_from_header", "reset_from_text", "was_signal",
+    "WORDS", "asks_a_person", "findings_in", "how_it_died", "kind_of_complaint", "kind_of_status", "kind_of_text",
+    "one_line", "reset_from_epoch", "reset_from_header", "reset_from_text", "was_signal",
 ]  # fmt: skip
 
 _STATUS = {
@@ -29,7 +29,7 @@ _STATUS = {
 }
 
 # The first that fits wins. A message about money often names a limit too, so money comes before limits.
-_TEXT: tuple[tuple[Outcome, str], ...] = (
+WORDS: tuple[tuple[Outcome, str], ...] = (
     (
         Outcome.REFUSED,
         r"unable to respond to this request|can.t help with this|usage polic(?:y|ies)|legal/aup"
@@ -77,7 +77,7 @@ _TEXT: tuple[tuple[Outcome, str], ...] = (
         r"|(?:status:?|api error:|http)\s*5\d\d\b",
     ),
 )
-_KINDS = tuple((kind, re.compile(pattern, re.I | re.S)) for kind, pattern in _TEXT)
+_KINDS = tuple((kind, re.compile(pattern, re.I | re.S)) for kind, pattern in WORDS)
 
 _SETUP = re.compile(
     r"unknown (?:option|command|flag|argument)|unexpected argument|unrecognized (?:option|argument|subcommand)"

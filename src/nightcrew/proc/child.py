@@ -15,20 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from nightcrew.errors import NightcrewError
-from nightcrew.proc import cgroup, table
+from nightcrew.proc import cgroup, shim, table
+from nightcrew.proc.limits import Limits
 
-# Enters the cgroup before anything else runs, and leaves the exit code in a file, so that it outlives nightcrew.
-# The trap keeps the shell alive through the SIGTERM of its group; its child gets the default back.
-SHIM = """\
-{ [ -z "$1" ] || echo $$ >"$1/cgroup.procs"; } 2>/dev/null
-rc=$2; shift 2
-[ -n "$rc" ] || exec "$@"
-trap : HUP INT QUIT TERM
-"$@"
-code=$?
-echo $code >"$rc"
-exit $code
-"""
+_FREE = Limits()
 
 
 class ProgramNotFound(NightcrewError):
@@ -43,13 +33,23 @@ class ProgramNotFound(NightcrewError):
 
 @dataclass(frozen=True)
 class Handle:
-    """Enough to find a running program again after nightcrew was killed. `started` and `boot_id` guard the pid."""
+    """Enough to find a running program again after nightcrew was killed. `started` and `boot_id` guard the pid.
+
+    `beside` are its v1 cgroups; `reaper` says that the process is a shim which adopts all that the program leaves.
+    """
 
     pid: int
     started: str
     boot_id: str
     mark: str
     cgroup: str
+    beside: tuple[str, ...] = ()
+    reaper: bool = False
+
+    @property
+    def cgroups(self) -> tuple[str, ...]:
+        """All its cgroups, the v2 one first."""
+        return tuple(filter(None, (self.cgroup, *self.beside)))
 
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads."""
@@ -57,7 +57,7 @@ class Handle:
 
     @classmethod
     def from_json(cls, text: str) -> Handle:
-        """Read what `to_json` wrote. Raises ValueError for anything else."""
+        """Read what `to_json` wrote, also an older one. Raises ValueError for anything else."""
         match json.loads(text):
             case {
                 "pid": int(pid),
@@ -65,23 +65,33 @@ class Handle:
                 "boot_id": str(boot),
                 "mark": str(mark),
                 "cgroup": str(group),
+                **newer,
             }:
-                return cls(pid, started, boot, mark, group)
+                beside = newer.get("beside")
+                more = tuple(map(str, beside)) if isinstance(beside, list) else ()
+                return cls(pid, started, boot, mark, group, more, newer.get("reaper") is True)
         raise ValueError(f"no handle of a process: {text[:80]!r}")
 
 
 class Process:
     """One running program and everything it started. Made by `start`; belongs to the event loop that made it."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], handle: Handle, *, shell_codes: bool = False) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], handle: Handle, *, shell_codes: bool = False, told: int = -1
+    ) -> None:
         self.handle = handle
         self._popen = popen
         self._shell_codes = shell_codes
+        self._told = told  # where a shim that stays says the exit code
+        self._said = b""
         self._over = asyncio.Event()
+        self._gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._unsaid = bytearray()
         self._closing = False
         self._pidfd = _pidfd(popen.pid)
+        if told >= 0:
+            self._loop.add_reader(told, self._listen)
         if self._pidfd >= 0:
             self._loop.add_reader(self._pidfd, self._look)
         else:
@@ -91,17 +101,26 @@ class Process:
     def returncode(self) -> int | None:
         """The exit code, negative for a signal, None while it runs.
 
-        With an `rc` file the code came through a shell, which says 128 + n for signal n: 129..159 are read as signals.
+        With an `rc` file or a shim that stays (no cgroup) the code came through a shell, which says 128 + n for
+        signal n: 129..159 are read as signals.
         """
-        code = self._popen.poll()
+        self._listen()
+        code = int(self._said) if self._said else self._popen.poll()
         return from_shell(code) if self._shell_codes and code is not None else code
+
+    @property
+    def shim_runs(self) -> bool:
+        """Whether the process itself is there: the program, or its shim."""
+        return self._popen.poll() is None
 
     async def wait(self, timeout: float | None = None) -> int | None:
         """Wait until the program itself ended (orphans of it may live on): its `returncode`, None after `timeout`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._over.wait()
+        await _within(self._over, timeout)
         return self.returncode
+
+    async def gone(self, timeout: float) -> None:
+        """Wait until its shim is gone too, which may stay as long as there are orphans; at most `timeout` seconds."""
+        await _within(self._gone, timeout)
 
     def write(self, data: bytes) -> None:
         """Say this on its stdin (`two_way` only). Never blocks, never raises; what a gone reader missed is dropped."""
@@ -138,15 +157,31 @@ class Process:
         if self._closing:
             pipe.close()
 
+    def _listen(self) -> None:
+        """Hear the exit code from a shim that stays. One that goes says nothing: its own code is the same."""
+        if self._told < 0:
+            return
+        try:
+            self._said = os.read(self._told, 16).strip()
+        except BlockingIOError:
+            return
+        self._loop.remove_reader(self._told)
+        os.close(self._told)
+        self._told = -1
+        if self._said:
+            self._over.set()
+
     def _look(self) -> None:
         if self._popen.poll() is not None:
+            self._listen()
             self._unwatch()
             self._over.set()
+            self._gone.set()
 
     def _poll(self, pause: float) -> None:
         """Without pidfd (macOS, some sandboxes) we look ten times a second: a thread for each child would cost more."""
         self._look()
-        if not self._over.is_set():
+        if not self._gone.is_set():
             self._loop.call_later(pause, self._poll, min(pause * 1.5, 0.1))
 
     def _unwatch(self) -> None:
@@ -167,11 +202,13 @@ async def start(
     stdin: Path | None = None,
     two_way: bool = False,
     rc: Path | None = None,
+    limits: Limits = _FREE,
 ) -> Process:
     """Start `argv` in `cwd` with exactly `env` and the mark, in its own session, group and (where possible) cgroup.
 
     Output is appended to the files `stdout` and `stderr`, so nothing blocks and nothing is lost when nightcrew is
     killed. stdin is the file `stdin`, a pipe with `two_way`, else empty. `rc` receives the exit code (see `exit_code`).
+    The kernel holds `limits` where it may be asked to (cgroups); elsewhere ask `over` now and then.
     Raises ProgramNotFound when `argv[0]` cannot be executed, NightcrewError when a folder or file cannot be used.
     """
     if rc:
@@ -183,7 +220,7 @@ async def start(
         except OSError as error:
             raise NightcrewError(f"{error.filename} cannot be opened: {error.strerror}") from error
         return launch(
-            argv, cwd=cwd, env=env, mark=mark, rc=rc, stdout=out, stderr=err,
+            argv, cwd=cwd, env=env, mark=mark, rc=rc, limits=limits, stdout=out, stderr=err,
             stdin=subprocess.PIPE if two_way else given or subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -198,25 +235,31 @@ def launch(
     stdout: int | IO[bytes],
     stderr: int | IO[bytes],
     rc: Path | None = None,
+    limits: Limits = _FREE,
 ) -> Process:
     """Start a program on open files. Without a mark and `rc` there is no shim and no cgroup: that is the cheap way."""
     program = find(argv[0], cwd, env.get("PATH", os.defpath))
-    folder = cgroup.make(mark) if mark else ""
-    shim = ["/bin/sh", "-c", SHIM, "nightcrew", folder, str(rc.absolute()) if rc else ""] if folder or rc else []
+    folder, beside = cgroup.make(mark, limits) if mark else ("", ())
+    places = [place for place in (folder, *beside) if place]
+    told, tell = _pipe() if mark and not folder and shim.may_stay() else (-1, -1)
     environment = {**env, table.MARK: mark} if mark else dict(env)
     try:
         popen = subprocess.Popen(
-            [*shim, program, *argv[1:]], cwd=cwd, env=environment, bufsize=0, start_new_session=True,
-            stdin=stdin, stdout=stdout, stderr=stderr,
+            [*shim.before(places, rc, tell), program, *argv[1:]], cwd=cwd, env=environment, bufsize=0,
+            start_new_session=True, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=[tell] if tell >= 0 else [],
         )  # fmt: skip
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in an argument
-        cgroup.discard(folder)
+        cgroup.discard(places)
+        _close(told)
         raise _why(error, argv[0], cwd) from error
+    finally:
+        _close(tell)
     if popen.stdin:
         os.set_blocking(popen.stdin.fileno(), False)
     seen = table.row(popen.pid)
-    handle = Handle(popen.pid, seen.started if seen else "", table.boot_id(), mark, folder)
-    return Process(popen, handle, shell_codes=rc is not None)
+    started = seen.started if seen else ""
+    handle = Handle(popen.pid, started, table.boot_id(), mark, folder, beside, reaper=tell >= 0)
+    return Process(popen, handle, shell_codes=rc is not None or tell >= 0, told=told)
 
 
 def find(name: str, cwd: Path, path: str) -> str:
@@ -259,8 +302,25 @@ def _why(error: OSError | ValueError, program: str, cwd: Path) -> NightcrewError
     return NightcrewError(f"{program!r} cannot be started: {error.strerror}")
 
 
+def _pipe() -> tuple[int, int]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    return reader, writer
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
 def _pidfd(pid: int) -> int:
     if sys.platform == "linux":
         with suppress(OSError):
             return os.pidfd_open(pid)
     return -1
+
+
+async def _within(event: asyncio.Event, timeout: float | None) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await event.wait()

@@ -34,6 +34,7 @@ from nightcrew.core.model import RunState
 from nightcrew.core.outcome import RULES, Consumes, LaneEffect, Next, Outcome
 from nightcrew.errors import UsageError
 from nightcrew.testing import scripted_agent
+from nightcrew.testing.telling import how_told
 
 __all__ = ["PAGES", "Field", "fields_of", "main", "page", "settings_of", "settings_table", "table"]
 
@@ -188,8 +189,16 @@ evidence it was told from (`nightcrew show TICKET`). `nightcrew classify` says h
 {table(head, rows)}
 
 An attempt that is used up counts towards `max_attempts`. Climbing means that after `failures_per_model` such ends in a
-row the next model of the agent's ladder is tried. A lane is an agent with its account.
+row the next model of the agent's ladder is tried. A lane is an account at a provider, used by an agent.
+
+{how_told(_rules(), table)}
 """
+
+
+def _rules() -> dict[str, Sequence[Any]]:
+    """The rules of each agent whose adapter shows them as `TOLD`."""
+    modules = {point.name: _adapter_module("agents", point.name) for point in entry_points(group="nightcrew.agents")}
+    return {name: module.TOLD for name, module in sorted(modules.items()) if hasattr(module, "TOLD")}
 
 
 STATES = {

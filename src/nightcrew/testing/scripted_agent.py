@@ -119,6 +119,16 @@ def step_usage(**numbers: object) -> None:
     tell("usage", **numbers)
 
 
+def step_window(name: str, used: float, resets_in: float, seconds: float = 18000, warning: bool = False) -> None:
+    """Tell of a limit of the provider: the share that is used, and in how many seconds it starts anew."""
+    tell("window", name=name, used=used, resets_at=time.time() + resets_in, seconds=seconds, warning=warning)
+
+
+def step_ask(text: str) -> None:
+    """Ask something; let `hang` follow to wait for the answer."""
+    tell("prompt", text=text)
+
+
 def step_wait(seconds: float) -> None:
     """Do nothing for a while."""
     time.sleep(seconds)

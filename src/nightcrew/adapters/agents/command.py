@@ -5,9 +5,13 @@ What it prints may be plain text. A program that wants to say more prints JSON l
     {"type": "session", "id": "..."}
     {"type": "progress", "text": "..."}
     {"type": "usage", "input": 0, "output": 0, "cache_read": 0, "cache_write": 0, "money": 0.0, "turns": 0, "model": ""}
+    {"type": "window", "name": "five_hour", "used": 0.5, "resets_at": 0, "seconds": 18000, "warning": false}
+    {"type": "prompt", "text": "May I ...?"}
     {"type": "result", "outcome": "done", "text": "...", "resets_at": 0, "claims": [...], "findings": [...]}
 
-Usage is what was used since the last such line. `outcome` is any word of `Outcome`.
+Usage is what was used since the last such line. A window is a limit of the provider: which share of it is used (0..1),
+when it starts anew (epoch seconds), how long it is; so nightcrew can make it last. A prompt is a question that the
+program waits at, until its next line. `outcome` is any word of `Outcome`.
 """
 
 from __future__ import annotations
@@ -15,22 +19,25 @@ from __future__ import annotations
 import re
 import shutil
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
-from nightcrew.core.model import Usage
+from nightcrew.adapters.telling import Rule, first
+from nightcrew.core.model import Seat, Usage, Window
 from nightcrew.core.outcome import Claim, Ending, Outcome
 from nightcrew.core.prompt import claims_in, fence
 from nightcrew.core.reading import findings_in, how_it_died, one_line, reset_from_epoch
 from nightcrew.errors import ConfigError, last_line
-from nightcrew.ports import Launch, Progress, Task
+from nightcrew.ports import Launch, Login, Progress, Task
 from nightcrew.settings import environment, read_settings
 
-__all__ = ["Command", "CommandConversation", "CommandSettings"]
+__all__ = ["TOLD", "Command", "CommandConversation", "CommandSettings"]
 
 LONGEST_ARGUMENT = 100_000  # bytes; Linux takes 128 KiB for one argument
 _TAIL_LINES, _LINE, _MESSAGE = 300, 2000, 200_000  # how much of what is said is kept
@@ -44,6 +51,10 @@ class CommandSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     command: tuple[str, ...]  # {model}, {session} and {workspace} are filled in
     models: tuple[str, ...] = ()  # the ladder, cheapest first
+    account: str = ""  # agents of one program and account share its limits; default: those of this name alone
+    provider: str = ""  # whose servers; agents of one provider rest together when it fails; default: the name
+    login: tuple[str, ...] = ()  # the program that logs a person in, for `nightcrew lanes login`
+    memory: Annotated[int, Meta(ge=1, le=10**6)] = 64  # megabytes that a session takes, until that is measured
     prompt: Literal["stdin", "argument"] = "stdin"  # "argument": the prompt is the last one
     resume_args: tuple[str, ...] = ()  # added when a session goes on
     env: dict[str, str] = {}  # "$NAME" is taken from nightcrew's environment when a session starts
@@ -57,6 +68,9 @@ class Command:
         self.name = name
         self.settings = _settings(name, settings)
         self.models = self.settings.models
+        own = self.settings
+        self.seat = Seat(own.provider or name, own.account, Path(own.command[0]).name if own.account else name)
+        self.memory = own.memory << 20
 
     def launch(self, task: Task) -> Launch:
         """How to run this task. Raises ConfigError when the program or a variable that `env` names is not there.
@@ -72,12 +86,25 @@ class Command:
             prompt = ""
         return Launch(tuple(argv), CommandConversation(prompt), self._env(task))
 
+    def login(self, now: datetime) -> Login:
+        """See `Agent.login`."""
+        return Login("own", True, "a program of the owner's: it looks after its login itself")
+
+    def log_in(self) -> tuple[Sequence[str], Mapping[str, str]] | None:
+        """See `Agent.log_in`."""
+        own = self.settings
+        if not own.login:
+            return None
+        return [str(Path(own.login[0]).expanduser()), *own.login[1:]], {
+            key: value for key, value in own.env.items() if not value.startswith("$")
+        }
+
     def read(self, stdout: Iterable[bytes], exit_code: int | None, stderr: str, now: datetime) -> Ending:
         """Tell how recorded output ended and why; see `Agent.read`. A result line wins over the exit code."""
         told = _Told()
         for line in stdout:
             told.line(line)
-        outcome, evidence = _outcome(told, exit_code, stderr)
+        outcome, evidence = _outcome(_End(told, exit_code, stderr))
         claims = told.claims(outcome)
         if outcome is Outcome.DONE and claims:
             outcome, evidence = Outcome.BLOCKED, f"it says it is blocked: {one_line(claims[0].reason)}"
@@ -130,6 +157,9 @@ class CommandConversation:
             progress.last = one_line(news, 120)
         progress.session_id, progress.model, progress.usage = told.session_id, told.model, told.usage
         progress.over = bool(told.result)
+        progress.asks, progress.waiting_on = told.asks, "prompt" if told.asks else "model"
+        if told.window:
+            progress.windows = (*(w for w in progress.windows if w.name != told.window.name), told.window)
         return b""
 
 
@@ -140,12 +170,14 @@ class _Told:
         self.session_id = self.model = ""
         self.usage = Usage()
         self.result: dict[str, Any] = {}
+        self.asks = ""  # what it waits at
+        self.window: Window | None = None  # on the last line
         self._message = ""
         self._plain: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def line(self, line: bytes) -> str:
         """Take one line; returns what it says in words, "" when nothing."""
-        event = _event(line)
+        event, self.asks, self.window = _event(line), "", None
         if event is None:
             text = line[:_LINE].decode(errors="replace").rstrip("\r\n")
             self._plain.append(text)
@@ -159,6 +191,11 @@ class _Told:
             case "usage":
                 self.usage += _usage(event)
                 self.model = _text(event, "model")[:200] or self.model
+            case "window":
+                self.window = _window(event)
+            case "prompt":
+                self.asks = one_line(_text(event, "text")) or "a question"
+                return self.asks
             case "result":
                 self.result = event
                 self.model = _text(event, "model")[:200] or self.model
@@ -184,25 +221,76 @@ class _Told:
         return ()
 
 
-def _outcome(told: _Told, exit_code: int | None, stderr: str) -> tuple[Outcome, str]:
-    died = how_it_died(exit_code)
-    if told.result:
-        word = told.result.get("outcome", "done")
-        if word not in list(Outcome):
-            return Outcome.CRASHED, f"it reported an unknown outcome: {one_line(str(word), 80)!r}"
-        if word == Outcome.DONE and exit_code not in (0, *_ENDED_BY_US):
-            return Outcome.CRASHED, f"it reported done, and then ended with {died}{_last_words(told, stderr)}"
-        return Outcome(word), f"it reported {word}{_quoted(_text(told.result, 'text'))}"
-    if exit_code == 0:
-        return Outcome.DONE, f"exit code 0{_quoted(told.said)}"
-    if exit_code in (126, 127):
-        why = "not found" if exit_code == 127 else "not executable"
-        return Outcome.MISCONFIGURED, f"exit code {exit_code}: {why}{_last_words(told, stderr)}"
-    return Outcome.CRASHED, f"{died}{_last_words(told, stderr)}"
+@dataclass(frozen=True)
+class _End:
+    """A program that is over."""
+
+    told: _Told
+    exit_code: int | None
+    stderr: str
+
+    @property
+    def last_words(self) -> str:
+        return _quoted(last_line(self.stderr[-10_000:]) if self.stderr.strip() else self.told.said)
+
+    @property
+    def word(self) -> object:
+        """The outcome it reported."""
+        return self.told.result.get("outcome", "done")
 
 
-def _last_words(told: _Told, stderr: str) -> str:
-    return _quoted(last_line(stderr[-10_000:]) if stderr.strip() else told.said)
+def _outcome(end: _End) -> tuple[Outcome, str]:
+    _, told = first(ENDS, end)
+    return told.outcome, told.evidence
+
+
+def _unknown(end: _End) -> Ending | None:
+    if not end.told.result or end.word in list(Outcome):
+        return None
+    return Ending(Outcome.CRASHED, f"it reported an unknown outcome: {one_line(str(end.word), 80)!r}")
+
+
+def _done_and_failed(end: _End) -> Ending | None:
+    if not end.told.result or end.word != Outcome.DONE or end.exit_code in (0, *_ENDED_BY_US):
+        return None
+    return Ending(
+        Outcome.CRASHED, f"it reported done, and then ended with {how_it_died(end.exit_code)}{end.last_words}"
+    )
+
+
+def _reported(end: _End) -> Ending | None:
+    if not end.told.result:
+        return None
+    return Ending(Outcome(str(end.word)), f"it reported {end.word}{_quoted(_text(end.told.result, 'text'))}")
+
+
+def _plain_end(end: _End) -> Ending | None:
+    return Ending(Outcome.DONE, f"exit code 0{_quoted(end.told.said)}") if end.exit_code == 0 else None
+
+
+def _not_found(end: _End) -> Ending | None:
+    if end.exit_code not in (126, 127):
+        return None
+    why = "not found" if end.exit_code == 127 else "not executable"
+    return Ending(Outcome.MISCONFIGURED, f"exit code {end.exit_code}: {why}{end.last_words}")
+
+
+def _failed(end: _End) -> Ending:
+    return Ending(Outcome.CRASHED, f"{how_it_died(end.exit_code)}{end.last_words}")
+
+
+ENDS: tuple[Rule[_End], ...] = (
+    Rule("a result line with an `outcome` that is none", _unknown, kinds=(Outcome.CRASHED,)),
+    Rule("a result line `done`, and then a bad exit code", _done_and_failed, kinds=(Outcome.CRASHED,)),
+    Rule("a result line: its `outcome`, `done` without one", _reported, {kind.value: kind for kind in Outcome}),
+    Rule("no result line, exit code 0; blocked when the last message claims it", _plain_end,
+         kinds=(Outcome.DONE, Outcome.BLOCKED)),
+    Rule("no result line, exit code 126 or 127", _not_found, kinds=(Outcome.MISCONFIGURED,)),
+    Rule("no result line, any other end", _failed, kinds=(Outcome.CRASHED,)),
+)  # fmt: skip
+"""Every way an end is told, the most certain first."""
+TOLD = ENDS
+"""For the documentation."""
 
 
 def _quoted(text: str) -> str:
@@ -232,6 +320,15 @@ def _number(event: Mapping[str, Any], key: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
     return value if 0 <= value <= _MOST else 0
+
+
+def _window(event: Mapping[str, Any]) -> Window | None:
+    used, resets = event.get("used"), _number(event, "resets_at")
+    if isinstance(used, bool) or not isinstance(used, int | float) or not 0 <= used <= _MOST or not resets:
+        return None
+    name = one_line(_text(event, "name"), 60) or "limit"
+    warns = event.get("warning") is True or used >= 1
+    return Window(name, min(float(used), 1.0), float(resets), float(_number(event, "seconds")), warning=warns)
 
 
 def _usage(event: Mapping[str, Any]) -> Usage:

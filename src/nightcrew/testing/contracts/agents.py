@@ -52,6 +52,25 @@ class AgentContract:
         assert agent.name
         assert all(isinstance(model, str) and model for model in agent.models)
 
+    def test_the_lane_and_its_memory_are_known_without_a_launch(self, agent: Agent) -> None:
+        assert agent.seat.lane.startswith(agent.seat.agent)
+        assert agent.seat.agent
+        assert agent.seat.provider
+        assert agent.memory > 0
+
+    def test_how_it_is_logged_in_is_said_in_a_sentence(self, agent: Agent) -> None:
+        login = agent.login(NOW)
+        assert login.kind in {"token", "key", "file", "keychain", "none", "own"}
+        assert login.says.strip()
+        assert login.ok or login.kind in {"none", "file"}
+        assert agent.login(NOW) == login  # looking changes nothing
+
+    def test_logging_in_is_a_program_with_its_arguments_or_nothing(self, agent: Agent) -> None:
+        if there := agent.log_in():
+            argv, env = there
+            assert argv
+            assert all(isinstance(part, str) for part in (*argv, *env, *env.values()))
+
     def test_a_launch_is_a_program_with_its_arguments(self, agent: Agent, task: Task) -> None:
         launch = agent.launch(task)
         assert Path(launch.argv[0]).is_absolute()
@@ -90,6 +109,10 @@ class AgentContract:
         progress = launch.conversation.progress
         assert min(progress.lines, progress.usage.tokens, progress.usage.turns) >= 0
         assert progress.usage.money >= 0
+        assert progress.waiting_on in {"model", "tool", "prompt"}
+        assert (progress.waiting_on == "prompt") == bool(progress.asks)
+        assert progress.same_calls >= 0
+        assert all(0 <= w.used <= 1 and w.resets_at > 0 and w.name for w in progress.windows)
 
     @OFTEN
     @given(lines=GARBAGE, code=st.none() | st.integers(-64, 255), stderr=st.text(max_size=100))

@@ -3,55 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
-from nightcrew.adapters.agents.claude.ending import Heard, ending
+from nightcrew.adapters.agents.claude.ending import TOLD, Heard, ending
+from nightcrew.adapters.agents.claude.login import Account
+from nightcrew.adapters.agents.claude.settings import Settings
 from nightcrew.adapters.agents.claude.stream import ClaudeConversation
 from nightcrew.core.outcome import Ending
 from nightcrew.core.prompt import fence
 from nightcrew.errors import ConfigError
-from nightcrew.ports import Launch, Task
+from nightcrew.ports import Launch, Login, Task
 from nightcrew.settings import environment, read_settings
 
-__all__ = ["Claude", "ClaudeConversation", "Settings"]
+__all__ = ["TOLD", "Claude", "ClaudeConversation", "Settings"]
 
-PASSED = (
-    "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CONFIG_DIR",
-    "ANTHROPIC_CUSTOM_HEADERS", "CLAUDE_CODE_USE_BEDROCK", "AWS_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK", "ANTHROPIC_BEDROCK_BASE_URL",
-    "CLAUDE_CODE_USE_VERTEX", "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID", "GOOGLE_APPLICATION_CREDENTIALS",
-    "CLAUDE_CODE_USE_FOUNDRY", "ANTHROPIC_FOUNDRY_API_KEY", "ANTHROPIC_FOUNDRY_RESOURCE", "HTTP_PROXY", "HTTPS_PROXY",
-    "NO_PROXY", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE",
-)  # fmt: skip
 LONGEST_ARGUMENT = 100_000  # bytes; Linux takes 128 KiB for one argument
-
-
-_MILLISECONDS = Annotated[int, Meta(ge=1000, le=10**9)]
-
-
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[agents.<name>]` with kind "claude". Times in milliseconds."""
-
-    program: str = "claude"  # a name on the PATH, or a whole path
-    models: tuple[str, ...] = ("sonnet", "opus")  # the ladder, cheapest first
-    env: dict[str, str] = {}  # "$NAME" is taken from nightcrew's environment when a session starts
-    pass_env: tuple[str, ...] = PASSED  # taken over from nightcrew's environment where they are set
-    permission_mode: str = "bypass"  # or a mode of the CLI: "dontAsk", "acceptEdits", ...
-    allowed_tools: tuple[str, ...] = ()  # as --allowedTools takes them
-    disallowed_tools: tuple[str, ...] = ("Bash(git push*)", "Bash(gh *)", "EnterWorktree")  # as --disallowedTools
-    max_retries: Annotated[int, Meta(ge=0, le=100)] = 1  # nightcrew does the waiting, once for all sessions
-    api_timeout_ms: _MILLISECONDS = 300_000  # one request to the provider
-    stream_idle_ms: Annotated[int, Meta(ge=10_000, le=10**9)] = 120_000  # the CLI takes no less
-    bash_timeout_ms: _MILLISECONDS = 300_000  # one shell command, unless the model asks for longer
-    bash_max_timeout_ms: _MILLISECONDS = 900_000  # the longest it may ask for
-    extra_args: tuple[str, ...] = ()  # put at the end of the command line
+LONGEST_FOLDER = 200  # characters; the CLI puts a hash behind longer names
 
 
 class Claude:
@@ -61,6 +34,9 @@ class Claude:
         self.name = name
         self.settings = read_settings(Settings, f"[agents.{name}]", settings)
         self.models = self.settings.models
+        self.account = Account(name, self.settings)
+        self.seat = self.account.seat
+        self.memory = self.settings.memory << 20
 
     def launch(self, task: Task) -> Launch:
         """How to run this task. Raises ConfigError when the program or a variable that `env` names is not there."""
@@ -76,7 +52,16 @@ class Claude:
             prompt = f"{prompt}\n\nThe repository's instructions:\n\n{fence(instructions, 'repository-instructions')}\n"
             instructions = ""
         argv = (program, *_BASE, *_session(task, instructions), *self._rights(task), *self.settings.extra_args)
-        return Launch(argv, ClaudeConversation(prompt), self._env(task))
+        env = self._env(task)
+        return Launch(argv, ClaudeConversation(prompt, _transcript(self.account.home(env), task)), env)
+
+    def login(self, now: datetime) -> Login:
+        """See `Agent.login`."""
+        return self.account.login(now)
+
+    def log_in(self) -> tuple[Sequence[str], Mapping[str, str]] | None:
+        """See `Agent.log_in`."""
+        return self.account.log_in()
 
     def read(self, stdout: Iterable[bytes], exit_code: int | None, stderr: str, now: datetime) -> Ending:
         """Tell how recorded output ended and why; see `Agent.read`.
@@ -99,8 +84,7 @@ class Claude:
         return args + (["--disallowedTools", *own.disallowed_tools] if own.disallowed_tools else [])
 
     def _env(self, task: Task) -> dict[str, str]:
-        own = self.settings
-        env = {name: os.environ[name] for name in own.pass_env if name in os.environ}
+        own, env = self.settings, self.account.environ()
         env |= {
             "TMPDIR": str(task.scratch),  # what tools leave behind goes with the attempt
             "CLAUDE_CODE_MAX_RETRIES": str(own.max_retries),
@@ -114,6 +98,12 @@ class Claude:
         if os.geteuid() == 0:
             env["IS_SANDBOX"] = "1"  # without it the CLI refuses to skip permissions as root
         return env | environment(f"[agents.{self.name}]", own.env)
+
+
+def _transcript(home: Path, task: Task) -> str:
+    """The CLI's own record of the session: its folder is named after the one it is started in."""
+    name = re.sub("[^a-zA-Z0-9]", "-", str(task.workspace.resolve()))
+    return str(home / "projects" / name / f"{task.session_id}.jsonl") if len(name) <= LONGEST_FOLDER else ""
 
 
 # A repository's own hooks and MCP servers would run without being asked: neither is loaded, nor its CLAUDE.md.

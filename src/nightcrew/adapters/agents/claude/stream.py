@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 
 from nightcrew.core import reading
-from nightcrew.core.model import Usage
+from nightcrew.core.model import Usage, Window
 from nightcrew.ports import Progress
 
 Event = dict[str, Any]
+LENGTHS = {"five_hour": 18_000.0, "seven_day": 604_800.0}
+"""Seconds of the windows that the CLI names; those of one model (`seven_day_opus`) are as long."""
 
 
 def events_in(line: bytes) -> list[Event]:
@@ -52,6 +54,30 @@ def blocks(event: Event) -> list[Event]:
 def own(event: Event) -> bool:
     """Whether an event belongs to the main conversation, not to a subagent's."""
     return event.get("parent_tool_use_id") is None
+
+
+def windows_in(info: Event) -> tuple[Window, ...]:
+    """The provider's windows that a `rate_limit_info` tells of, as far as it says how much of them is used."""
+    named = {name: as_dict(window) for name, window in as_dict(info.get("unifiedWindows")).items()}
+    if not named and (one := as_text(info.get("rateLimitType"))):
+        named = {one: info}
+    made = (_window(name, {"status": info.get("status")} | window) for name, window in named.items())
+    return tuple(window for window in made if window)
+
+
+def _window(name: str, said: Event) -> Window | None:
+    status, resets = said.get("status"), as_count(said.get("resetsAt"))
+    used = next((x for key in ("utilization", "surpassedThreshold") if (x := _share(said.get(key))) is not None), None)
+    used = 1.0 if status == "rejected" and said.get("isUsingOverage") is not True else used
+    if used is None or not resets or not name:
+        return None
+    length = next((seconds for kind, seconds in LENGTHS.items() if name.startswith(kind)), 0.0)
+    return Window(name[:60], used, float(resets), length, warning=status in ("allowed_warning", "rejected"))
+
+
+def _share(value: object) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return min(float(value), 1.0) if number and value >= 0 else None  # type: ignore[operator,arg-type]
 
 
 def _written(block: Event) -> int:
@@ -102,14 +128,26 @@ class Ledger:
         return sum(self.open.values(), self.closed)
 
 
+ASKING = frozenset({"AskUserQuestion", "ExitPlanMode"})
+"""Tools that wait for a person."""
+
+
+def _question(asked: Event) -> str:
+    questions = asked.get("questions")
+    first = as_dict(questions[0]) if isinstance(questions, list) and questions else asked
+    return reading.one_line(as_text(first.get("question"))) or "a question to a person"
+
+
 class ClaudeConversation:
     """One session's stream, one-way: the prompt goes in at once, events come out."""
 
-    def __init__(self, prompt: str) -> None:
-        self.progress = Progress()
+    def __init__(self, prompt: str, transcript: str = "") -> None:
+        self.progress = Progress(transcript=transcript)
         self._prompt = prompt
         self._ledger = Ledger()
-        self._tools: set[str] = set()
+        self._tools: dict[str, str] = {}  # running ones: what it asks a person, "" for nothing
+        self._permission = ""  # what the CLI asks us, and would wait for
+        self._calls: dict[str, tuple[int, int]] = {}  # by subagent: the last call, and how often in a row
 
     def opening(self) -> bytes:
         """The whole prompt."""
@@ -131,27 +169,52 @@ class ClaudeConversation:
             case "user" | "result":
                 self._told(event)
             case "tool_progress":
-                now.waiting_on, now.last = "tool", f"tool {as_text(event.get('tool_name'))} runs".replace("  ", " ")
+                self._permission = ""
+                now.last = f"tool {as_text(event.get('tool_name'))} runs".replace("  ", " ")
             case "rate_limit_event":
-                now.last = f"rate limit: {as_text(as_dict(event.get('rate_limit_info')).get('status'))}"
+                info = as_dict(event.get("rate_limit_info"))
+                now.last = f"rate limit: {as_text(info.get('status'))}"
+                told = {window.name: window for window in windows_in(info)}
+                now.windows = (*(w for w in now.windows if w.name not in told), *told.values())
+            case "control_request" if as_dict(event.get("request")).get("subtype") == "can_use_tool":
+                tool = as_text(as_dict(event.get("request")).get("tool_name"))
+                self._permission = f"may it use {tool or 'a tool'}?"
+            case "control_cancel_request" | "control_response":
+                self._permission = ""
             case "system":
                 self._system(event)
+        self._wait(event["type"] == "tool_progress")
+
+    def _wait(self, beats: bool) -> None:
+        """What it waits on: a question nobody answers, a tool (`beats`: it says so itself), or the model."""
+        now = self.progress
+        now.asks = self._permission or next(filter(None, self._tools.values()), "")
+        now.waiting_on = "prompt" if now.asks else "tool" if self._tools or beats else "model"
 
     def _answered(self, event: Event) -> None:
         now, model = self.progress, as_text(as_dict(event.get("message")).get("model"))
         now.model = model if model not in {"", "<synthetic>"} and own(event) else now.model
         now.over = now.over and not own(event)
         self._ledger.answer(event)
-        now.usage = self._ledger.total()
+        now.usage, self._permission = self._ledger.total(), ""
         for block in blocks(event):
             if block.get("type") == "tool_use":
-                self._tools.add(as_text(block.get("id")))
-                asked = as_dict(block.get("input"))
-                what = next((value for value in asked.values() if isinstance(value, str)), "")
-                now.last = reading.one_line(f"{as_text(block.get('name'))} {what}", 120)
+                self._called(block, as_text(event.get("parent_tool_use_id")))
             elif block.get("type") == "text":
                 now.last = reading.one_line(as_text(block.get("text")), 120) or now.last
-        now.waiting_on = "tool" if self._tools else "model"
+
+    def _called(self, block: Event, by: str) -> None:
+        """A tool is called: by the main conversation, or a subagent, each of which may go round in circles."""
+        now, name, asked = self.progress, as_text(block.get("name")), as_dict(block.get("input"))
+        call = hash((name, msgspec.json.encode(asked)))
+        before, often = self._calls.get(by, (0, 0))
+        tool = as_text(block.get("id"))
+        if not tool or tool not in self._tools:  # one block comes again with partial messages
+            self._calls[by] = call, often + 1 if call == before else 1
+            now.same_calls = self._calls[by][1]
+        self._tools[tool] = _question(asked) if name in ASKING else ""
+        what = next((value for value in asked.values() if isinstance(value, str)), "")
+        now.last = reading.one_line(f"{name} {what}", 120)
 
     def _told(self, event: Event) -> None:
         now = self.progress
@@ -159,9 +222,9 @@ class ClaudeConversation:
             self._ledger.result(event)
             self._tools.clear()
             now.usage, now.over, now.last = self._ledger.total(), True, f"ended: {as_text(event.get('subtype'))}"
+        self._permission = ""
         for block in blocks(event):
-            self._tools.discard(as_text(block.get("tool_use_id")))
-        now.waiting_on = "tool" if self._tools else "model"
+            self._tools.pop(as_text(block.get("tool_use_id")), None)
 
     def _system(self, event: Event) -> None:
         now, kind = self.progress, as_text(event.get("subtype"))

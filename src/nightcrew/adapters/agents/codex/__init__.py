@@ -7,19 +7,20 @@ says is read in `account` and `faults`, what it is told is in `conversation`; he
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from nightcrew.adapters.agents.codex.account import Account
 from nightcrew.adapters.agents.codex.conversation import CodexConversation
+from nightcrew.adapters.agents.codex.ending import TOLD, ending
+from nightcrew.adapters.agents.codex.login import Home
 from nightcrew.adapters.agents.codex.settings import Settings, flags, settings_of
 from nightcrew.core.outcome import Ending
 from nightcrew.errors import ConfigError
-from nightcrew.ports import Launch, Task
-from nightcrew.settings import environment
+from nightcrew.ports import Launch, Login, Task
 
-__all__ = ["Codex", "CodexConversation", "Settings"]
+__all__ = ["TOLD", "Codex", "CodexConversation", "Settings"]
 
 
 class Codex:
@@ -29,6 +30,9 @@ class Codex:
         self.name = name
         self.settings = settings_of(name, settings)
         self.models = self.settings.models
+        self.home = Home(name, self.settings)
+        self.seat = self.home.seat
+        self.memory = self.settings.memory << 20
 
     def launch(self, task: Task) -> Launch:
         """How to run this task. Raises ConfigError when the program or a variable that `env` names is not there."""
@@ -38,11 +42,19 @@ class Codex:
                 f"[agents.{self.name}] program: there is no `{self.settings.program}` on the PATH.",
                 hint="Install it (npm install -g @openai/codex) or name its full path.",
             )
-        env = self._env()
-        key = _api_key(env)
+        env = self.home.environ()
+        key = self.home.key(env)
         config = {**_wished(env), **self.settings.config, **self._forced(task, with_key=bool(key))}
         argv = (program, "app-server", *flags(config), *self.settings.extra_args)
         return Launch(argv, CodexConversation(task, self.settings, key), env, two_way=True)
+
+    def login(self, now: datetime) -> Login:
+        """See `Agent.login`."""
+        return self.home.login(now)
+
+    def log_in(self) -> tuple[Sequence[str], Mapping[str, str]] | None:
+        """See `Agent.log_in`."""
+        return self.home.log_in()
 
     def read(self, stdout: Iterable[bytes], exit_code: int | None, stderr: str, now: datetime) -> Ending:
         """Tell how recorded output of `codex app-server` or `codex exec --json` ended and why; see `Agent.read`.
@@ -52,11 +64,7 @@ class Codex:
         account = Account()
         for line in stdout:
             account.hear(line)
-        return account.ending(exit_code, stderr, now)
-
-    def _env(self) -> dict[str, str]:
-        own = self.settings
-        return environment(f"[agents.{self.name}]", own.env, own.pass_env)
+        return ending(account, exit_code, stderr, now)
 
     def _forced(self, task: Task, *, with_key: bool) -> dict[str, object]:
         """What must hold, whatever the configuration says.
@@ -79,11 +87,3 @@ def _wished(env: Mapping[str, str]) -> dict[str, object]:
     """What is better so, unless the owner says otherwise. The app-server does not read OPENAI_BASE_URL itself."""
     url = env.get("OPENAI_BASE_URL")
     return {"check_for_update_on_startup": False} | ({"openai_base_url": url} if url else {})
-
-
-def _api_key(env: Mapping[str, str]) -> str:
-    """The key to log in with, "" to use the login that is there; one given to codex by name goes before that."""
-    if key := env.get("CODEX_API_KEY"):
-        return key
-    home = Path(env["CODEX_HOME"]) if env.get("CODEX_HOME") else Path.home() / ".codex"
-    return "" if (home / "auth.json").exists() else env.get("OPENAI_API_KEY", "")

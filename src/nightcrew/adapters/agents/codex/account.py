@@ -6,33 +6,31 @@ tells at any moment how the thread stands, in the end how it ended and why. No I
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from nightcrew.adapters.agents.codex.counts import Tokens, usage_of, windows_in
 from nightcrew.adapters.agents.codex.faults import (
     Event,
     Fault,
-    complaint,
     count_at,
     event_in,
     inner,
-    kind_of_stderr,
     text_at,
 )
-from nightcrew.core.model import Usage
+from nightcrew.core.model import Usage, Window
 from nightcrew.core.outcome import Ending, Outcome
 from nightcrew.core.prompt import claims_in
 from nightcrew.core.reading import (
     findings_in,
-    how_it_died,
     one_line,
     reset_from_epoch,
     reset_from_text,
-    was_signal,
 )
 
-__all__ = ["ACCOUNT", "INTERRUPT", "Account", "Tokens"]
+__all__ = ["ACCOUNT", "INTERRUPT", "Account"]
 
 # Ids of our own requests. Codex echoes them, so that a stream tells by itself what was asked.
 ACCOUNT, INTERRUPT = "account/read", "turn/interrupt: turn limit"
@@ -40,53 +38,9 @@ ACCOUNT, INTERRUPT = "account/read", "turn/interrupt: turn limit"
 _SPOKEN = frozenset({"agentMessage", "agent_message"})
 _THOUGHT = frozenset({"reasoning", "plan", "todo_list"})
 _NOT_THE_MODEL = frozenset({"userMessage", "hookPrompt", "error", "contextCompaction", ""})
+_INPUT = ("command", "cwd", "tool", "arguments", "query", "changes")  # of a call; what else it says differs each time
 _OVER = frozenset({"completed", "failed", "interrupted"})
 _FARTHEST_ZONE = 14 * 3600
-
-
-@dataclass
-class Tokens:
-    """One thread's tokens. Codex counts from the thread's first turn; `base` is what earlier sessions used."""
-
-    base: Usage | None = None
-    total: Usage = field(default_factory=Usage)
-
-    def hear(self, usage: object, *, answered: bool, fresh: bool) -> bool:
-        """Take a count; True when it grew by an answer of the model."""
-        total, last = _usage(inner(usage, "total")), _usage(inner(usage, "last"))
-        if self.base is None:
-            # Before anything was answered, a resumed thread tells what it had used already.
-            self.base = Usage() if fresh else _minus(total, last) if answered else total
-            self.total = self.base
-        grew = total.tokens > self.total.tokens
-        self.total = total
-        return grew
-
-    @property
-    def spent(self) -> Usage:
-        """What this session used."""
-        return _minus(self.total, self.base or Usage())
-
-
-def _usage(counts: object) -> Usage:
-    """Codex counts what came from or went to the cache as part of the input; we do not."""
-
-    def at(camel: str, snake: str) -> int:
-        return count_at(counts, camel) or count_at(counts, snake)
-
-    read = at("cachedInputTokens", "cached_input_tokens")
-    written = at("cacheWriteInputTokens", "cache_write_input_tokens")
-    sent = max(at("inputTokens", "input_tokens") - read - written, 0)
-    return Usage(input=sent, output=at("outputTokens", "output_tokens"), cache_read=read, cache_write=written)
-
-
-def _minus(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        input=max(one.input - other.input, 0),
-        output=max(one.output - other.output, 0),
-        cache_read=max(one.cache_read - other.cache_read, 0),
-        cache_write=max(one.cache_write - other.cache_write, 0),
-    )
 
 
 @dataclass
@@ -109,7 +63,10 @@ class Account:
     stored: bool = False  # the thread is on codex's disk and can be resumed
     needs_login: bool = False
     turn_limit: bool = False  # we had the turn interrupted
-    _exec: bool = False
+    told: dict[str, Window] = field(default_factory=dict)  # windows, until somebody takes them out
+    same_calls: int = 0  # how often in a row the same tool was called with the same input
+    transcript: str = ""  # codex's own record of the thread
+    by_exec: bool = False
     _fresh: bool = False
     _broken: bool = False  # codex calls the thread broken
     _answered: bool = False  # the model did something in this turn
@@ -117,7 +74,8 @@ class Account:
     _tokens: dict[str, Tokens] = field(default_factory=dict)
     _at: int = 0  # when the last event was sent, in milliseconds
     _windows: dict[str, tuple[int, int]] = field(default_factory=dict)  # percent used, reset
-    _no_credit: bool = False
+    no_credit: bool = False
+    _call: int = 0
 
     def hear(self, line: bytes) -> Event:
         """Take one line; returns the event that it was, {} for garbage."""
@@ -161,12 +119,13 @@ class Account:
             self.state, self.fault = "failed", replace(fault, info=info, request=request or "request")
         elif thread := text_at(result, "thread", "id"):
             self.thread, self.model = thread, text_at(result, "model") or self.model
+            self.transcript = text_at(result, "thread", "path") or self.transcript
         elif (turn := text_at(result, "turn", "id")) and turn != self.turn:
             self.state = "open"
 
     def _thread_started(self, event: Event) -> None:
         thread = text_at(event, "params", "thread", "id") or text_at(event, "thread_id")
-        self._exec = self._exec or "thread_id" in event
+        self.by_exec = self.by_exec or "thread_id" in event
         self.thread = self.thread or thread
         self._fresh = self._fresh or thread == self.thread
 
@@ -180,6 +139,9 @@ class Account:
         if self._made_by_model(kind) and kind not in _SPOKEN | _THOUGHT:
             self.tool = kind
             self.last = _deed(kind, item)
+            call = hash((kind, *(json.dumps(inner(item, key), sort_keys=True) for key in _INPUT)))
+            self.same_calls = self.same_calls + 1 if call == self._call else 1
+            self._call = call
 
     def _item_completed(self, event: Event) -> None:
         item, kind = _item(event)
@@ -201,7 +163,7 @@ class Account:
             return False
         self.state = "open"
         self.trouble, self.retries, self._answered = None, 0, True
-        if self._exec and self._asked:
+        if self.by_exec and self._asked:
             self.answers += 1  # app-server counts tokens per answer, exec does not
             self._asked = False
         return True
@@ -231,11 +193,11 @@ class Account:
                 self.said = text_at(item, "text") or self.said
 
     def _exec_completed(self, event: Event) -> None:
-        self.state, self._exec, self.tool = "completed", True, ""
-        self._tokens[""] = Tokens(Usage(), _usage(inner(event, "usage")))
+        self.state, self.by_exec, self.tool = "completed", True, ""
+        self._tokens[""] = Tokens(Usage(), usage_of(inner(event, "usage")))
 
     def _exec_failed(self, event: Event) -> None:
-        self.state, self._exec, self.tool = "failed", True, ""
+        self.state, self.by_exec, self.tool = "failed", True, ""
         fault = Fault.of(inner(event, "error"))
         self.fault = fault if fault.text else self.trouble
 
@@ -253,8 +215,9 @@ class Account:
             if reset := count_at(limits, window, "resetsAt"):
                 name = f"{text_at(limits, 'limitId')}/{window}"
                 self._windows[name] = (count_at(limits, window, "usedPercent"), reset)
+        self.told |= {window.name: window for window in windows_in(event)}
         # Those of a workspace tell of credits and spend caps; the only other kind is `rate_limit_reached`.
-        self._no_credit = self._no_credit or text_at(limits, "rateLimitReachedType").startswith("workspace_")
+        self.no_credit = self.no_credit or text_at(limits, "rateLimitReachedType").startswith("workspace_")
 
     def _status(self, event: Event) -> None:
         self._broken = text_at(event, "params", "status", "type") == "systemError"
@@ -274,43 +237,7 @@ class Account:
         broken = self._broken and self.trouble is not None and not self.trouble.again
         return self.state in _OVER or broken or self.retries >= retries
 
-    def ending(self, exit_code: int | None, stderr: str, now: datetime) -> Ending:
-        """How it ended and why; nothing that codex did not call completed is ever `done`."""
-        failed_exit = bool(exit_code) and not was_signal(exit_code)
-        if self.state == "completed" and not (self._exec and failed_exit):
-            return self._done()
-        if self.turn_limit and self.state == "interrupted":
-            return self._as(Outcome.TURN_LIMIT, f"interrupted after {self.answers} answers of the model")
-        if fault := self.fault or self.trouble:
-            return self._failed(fault, now)
-        if self.needs_login and self.state == "new":
-            return self._as(Outcome.LOGGED_OUT, "codex has no account and no API key")
-        if self.state == "new" and failed_exit:
-            return self._never_started(how_it_died(exit_code), complaint(stderr), missing=exit_code in {126, 127})
-        how = {"completed": "turn completed, yet", "interrupted": "turn interrupted,"}.get(self.state, "no result,")
-        return self._as(Outcome.CRASHED, f"{how} {how_it_died(exit_code)} {one_line(complaint(stderr))}".strip())
-
-    def _done(self) -> Ending:
-        if claims := claims_in(self.said):
-            return self._as(Outcome.BLOCKED, f"the last message claims to be blocked: {one_line(claims[0].reason)}")
-        said = one_line(self.said)
-        return self._as(
-            Outcome.DONE, f"turn completed: {said}" if said else "turn completed, the last message is empty"
-        )
-
-    def _failed(self, fault: Fault, now: datetime) -> Ending:
-        kind = fault.kind()
-        if kind is Outcome.RATE_LIMITED and fault.info == "usageLimitExceeded" and self._no_credit:
-            kind = Outcome.OUT_OF_CREDIT
-        where = "ended while it retried" if fault.again else fault.request and f"{fault.request} refused"
-        evidence = ": ".join(part for part in (where, fault.info, one_line(fault.text, 400)) if part)
-        return self._as(kind, evidence, self._reset(fault, now) if kind is Outcome.RATE_LIMITED else None)
-
-    def _never_started(self, how: str, stderr: str, *, missing: bool) -> Ending:
-        kind = Outcome.MISCONFIGURED if missing else kind_of_stderr(stderr)
-        return self._as(kind, f"{how} before any turn: {one_line(stderr) or 'nothing said'}")
-
-    def _reset(self, fault: Fault, now: datetime) -> float | None:
+    def reset(self, fault: Fault, now: datetime) -> float | None:
         """When the limit ends: the window that is used up, or that the text means; else what the text says."""
         if at := reset_from_epoch(self._at, now):  # a recording is read as of when it was made
             now = datetime.fromtimestamp(at, now.tzinfo)
@@ -326,7 +253,7 @@ class Account:
         nearly = [at for used, at in windows if used >= 90 and fault.info == "usageLimitExceeded"]
         return float(nearly[0]) if nearly and said is None else said
 
-    def _as(self, outcome: Outcome, evidence: str, resets_at: float | None = None) -> Ending:
+    def ends_as(self, outcome: Outcome, evidence: str, resets_at: float | None = None) -> Ending:
         return Ending(
             outcome,
             evidence,

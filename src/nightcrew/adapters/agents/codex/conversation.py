@@ -120,6 +120,10 @@ class CodexConversation:
         progress.model, progress.usage, progress.lines = account.model, account.usage, account.lines
         progress.waiting_on = "tool" if account.tool else "model"
         progress.last, progress.warnings = account.last, account.warnings
+        progress.same_calls, progress.transcript = account.same_calls, account.transcript
+        if account.told:  # told on once: whoever reads them empties `windows`
+            progress.windows = (*(w for w in progress.windows if w.name not in account.told), *account.told.values())
+            account.told = {}
         progress.over = self._locked_out or account.over(self._settings.network_tries)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from nightcrew.core.outcome import Outcome
+from nightcrew.adapters.telling import Rule, first
+from nightcrew.core.outcome import Ending, Outcome
 from nightcrew.core.reading import kind_of_complaint, kind_of_status, kind_of_text
 
-__all__ = ["Event", "Fault", "complaint", "count_at", "event_in", "inner", "kind_of_stderr", "text_at"]
+__all__ = ["FAULTS", "Event", "Fault", "complaint", "count_at", "event_in", "inner", "kind_of_stderr", "text_at"]
 
 Event = Mapping[str, object]
 
@@ -127,19 +128,7 @@ class Fault:
 
     def kind(self) -> Outcome:
         """What it means."""
-        if self.info == "usageLimitExceeded":
-            return Outcome.OUT_OF_CREDIT if _NO_CREDIT.search(self.text) else Outcome.RATE_LIMITED
-        if self.info in _INFO and not _BROKE.search(self.text):
-            return _INFO[self.info]
-        by_status = kind_of_status(self.status)
-        if self.status == 401 or by_status in {Outcome.OVERLOADED, Outcome.MISCONFIGURED}:
-            return by_status or Outcome.OVERLOADED
-        return _kind_of_words(self.text) or by_status or self._unknown()
-
-    def _unknown(self) -> Outcome:
-        if self.request:
-            return Outcome.LOGGED_OUT if "login" in self.request else Outcome.MISCONFIGURED
-        return Outcome.OVERLOADED if self.info in _HTTP else Outcome.AGENT_ERROR
+        return first(FAULTS, self)[1].outcome
 
 
 def _status_in(text: str) -> int:
@@ -147,14 +136,62 @@ def _status_in(text: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _kind_of_words(text: str) -> Outcome | None:
-    """What an error's text means, None when nothing fits. Addresses in it are no words: they may say anything."""
-    text = _URL.sub("", _RETRY.sub("", text[:4000]))
-    return _own(text) or kind_of_text(text)
+def _words(text: str) -> str:
+    """An error's text without addresses: they are no words, and may say anything."""
+    return _URL.sub("", _RETRY.sub("", text[:4000]))
 
 
 def _own(text: str) -> Outcome | None:
     return next((kind for kind, pattern in _OWN if pattern.search(text)), None)
+
+
+def _limit_or_money(fault: Fault) -> Outcome | None:
+    if fault.info != "usageLimitExceeded":
+        return None
+    return Outcome.OUT_OF_CREDIT if _NO_CREDIT.search(fault.text) else Outcome.RATE_LIMITED
+
+
+def _by_info(fault: Fault) -> Outcome | None:
+    return None if _BROKE.search(fault.text) else _INFO.get(fault.info)
+
+
+def _by_certain_status(fault: Fault) -> Outcome | None:
+    kind = kind_of_status(fault.status)
+    return kind if fault.status == 401 or kind in {Outcome.OVERLOADED, Outcome.MISCONFIGURED} else None
+
+
+def _refused_request(fault: Fault) -> Outcome | None:
+    if not fault.request:
+        return None
+    return Outcome.LOGGED_OUT if "login" in fault.request else Outcome.MISCONFIGURED
+
+
+def _rule(says: str, kind: Callable[[Fault], Outcome | None], values: Mapping[str, Outcome] | None = None,
+          *, kinds: tuple[Outcome, ...] = (), by_words: bool = False) -> Rule[Fault]:  # fmt: skip
+    def tell(fault: Fault) -> Ending | None:
+        found = kind(fault)
+        return Ending(found, says) if found else None
+
+    return Rule(says, tell, values or {}, kinds, by_words)
+
+
+_STATUSES = {str(n): kind for n in (401, 404, 408, 500, 502, 503, 529) if (kind := kind_of_status(n))}
+FAULTS: tuple[Rule[Fault], ...] = (
+    _rule("`codexErrorInfo` is `usageLimitExceeded`; no credit when its text or `rateLimitReachedType` speaks of money",
+          _limit_or_money, kinds=(Outcome.RATE_LIMITED, Outcome.OUT_OF_CREDIT)),
+    _rule("`codexErrorInfo`", _by_info, _INFO),
+    _rule("`httpStatusCode`, or the status in the text", _by_certain_status, _STATUSES),
+    _rule("codex's own sentences", lambda fault: _own(_words(fault.text)), {p.pattern: kind for kind, p in _OWN}),
+    _rule("the words of the error", lambda fault: kind_of_text(_words(fault.text)), by_words=True),
+    _rule("any other `httpStatusCode`", lambda fault: kind_of_status(fault.status),
+          {str(n): kind for n in (400, 402, 403, 413, 429) if (kind := kind_of_status(n))}),
+    _rule("a request of ours is refused: at the login, or another", _refused_request,
+          kinds=(Outcome.LOGGED_OUT, Outcome.MISCONFIGURED)),
+    _rule("`codexErrorInfo`, of the connection", lambda fault: Outcome.OVERLOADED if fault.info in _HTTP else None,
+          dict.fromkeys(sorted(_HTTP), Outcome.OVERLOADED)),
+    _rule("an error of which nothing more is known", lambda fault: Outcome.AGENT_ERROR, kinds=(Outcome.AGENT_ERROR,)),
+)  # fmt: skip
+"""What an error means, the most certain first."""
 
 
 def kind_of_stderr(stderr: str) -> Outcome:

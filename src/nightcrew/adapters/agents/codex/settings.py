@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from nightcrew.settings import read_settings
 
@@ -25,6 +26,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     program: str = "codex"  # a name on the PATH, or a whole path
     models: tuple[str, ...] = ()  # the ladder, cheapest first; () = the model of codex's own config.toml
     effort: str = ""  # reasoning effort, e.g. "high"; "" = the model's own
+    account: str = ""  # agents of one account share its limits; default: told from the login below
+    provider: str = ""  # whose servers; default: openai, codex's own model_provider, or the host of OPENAI_BASE_URL
+    config_dir: str = ""  # the account's folder (CODEX_HOME): one for all its sessions, writable, never a copy
+    api_key: str = ""  # "$NAME" of an API key; goes before a login in config_dir
+    memory: Annotated[int, Meta(ge=1, le=10**6)] = 256  # megabytes that a session takes, until that is measured
     env: dict[str, str] = {}  # more environment; "$NAME" is taken from nightcrew's environment when a session starts
     pass_env: tuple[str, ...] = PASSED  # taken over from nightcrew's environment where they are set
     sandbox: Literal["danger-full-access", "workspace-write", "read-only"] = "danger-full-access"  # codex's own sandbox

@@ -16,17 +16,19 @@ from typing import Any, TypeVar
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.exc import DBAPIError
 
 from nightcrew.core.lifecycle import ENDED
 from nightcrew.core.model import Attempt, Lane, Run, RunState
 from nightcrew.errors import Fenced, NightcrewError
+from nightcrew.store import spend
+from nightcrew.store.hold import Hold
 from nightcrew.tables import attempts, events, lanes, meta, orders, patches, problems, runs
 
+__all__ = ["HEAD", "DBAPIError", "Hold", "Store", "StoreError", "engine_for", "sqlite_pragmas"]
 T = TypeVar("T")
-LOCK = 0x6E69676874
-"""The advisory lock of a PostgreSQL database that one nightcrew at a time holds ("night")."""
-HEAD = "0001"
-"""The newest migration beside this file."""
+HEAD = "0002"
+"""The newest migration."""
 
 
 def engine_for(database_url: str, state_dir: Path) -> sa.Engine:
@@ -48,10 +50,11 @@ def sqlite_pragmas(connection: Any, _record: Any) -> None:
 
 
 class Store:
-    """Our rows. Every method is one short transaction."""
+    """Our rows. Every method is one short transaction. `ledger` reads what attempts cost."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
+        self.ledger = spend.Ledger(self.begin)
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -82,17 +85,16 @@ class Store:
             return ""
 
     @contextmanager
-    def alone(self) -> Iterator[bool]:
-        """Whether this process is the only one that works on the database; holds that for the block.
+    def alone(self) -> Iterator[Hold | None]:
+        """What proves, for the block, that this process is the only one that works on the database; None if it is not.
 
         On SQLite the state directory's own lock says so. A killed holder's lock ends with its connection.
         """
-        if self.engine.dialect.name != "postgresql":
-            yield True
-            return
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            yield _locked(connection)
-            connection.invalidate()  # the lock lives as long as the connection, which must not go back to the pool
+        hold = Hold(self.engine)
+        try:
+            yield hold if hold.still() else None
+        finally:
+            hold.release()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -215,18 +217,18 @@ class Store:
                 c.execute(attempts.update().where(*where, attempts.c.phase != "ended").values(**values))
 
     def finish_attempt(self, ended: Attempt) -> None:
-        """Write the end of an attempt once; a second time changes nothing."""
+        """Write the end of an attempt and its row of the ledger, once; a second time changes nothing."""
+        ended = replace(ended, phase="ended", ended_at=ended.ended_at or datetime.now(UTC))
         with self.begin() as c:
             where = (attempts.c.run_id == ended.run_id, attempts.c.number == ended.number)
-            done = c.execute(attempts.update().where(*where, attempts.c.phase != "ended").values(
-                **_row(replace(ended, phase="ended", ended_at=ended.ended_at or datetime.now(UTC)))
-            ))  # fmt: skip
+            done = c.execute(attempts.update().where(*where, attempts.c.phase != "ended").values(**_row(ended)))
             if done.rowcount:
+                spend.record(c, ended)
                 _event(c, ended.run_id, "attempt.ended", {"number": ended.number, "outcome": ended.outcome,
                                                           "evidence": ended.evidence[:2000]})  # fmt: skip
 
-    def settle(self, run: Run, ended: Attempt, lane: Lane) -> bool:
-        """Fold an ended attempt: run, lane, patch claims and event in one transaction; once."""
+    def settle(self, run: Run, ended: Attempt, told: Iterable[Lane]) -> bool:
+        """Fold an ended attempt: run, lanes, patch claims and event in one transaction; once."""
         with self.begin() as c:
             where = (
                 attempts.c.run_id == ended.run_id,
@@ -238,7 +240,8 @@ class Store:
             _save(c, run, f"run.{run.state}", {"reason": run.reason, "outcome": ended.outcome})
             if run.state is not RunState.IN_REVIEW and not (run.pull_request or run.pending_head):
                 c.execute(patches.delete().where(patches.c.run_id == run.id))
-            _put(c, lanes, {"name": lane.name}, _row(lane))
+            for lane in told:
+                _put(c, lanes, {"name": lane.name}, _row(lane))
             return True
 
     # -- patches: the same change is published once (I1) -------------------------------------------------------------
@@ -336,15 +339,6 @@ class StoreError(NightcrewError):
     """The database cannot be written or read; nothing is lost, the director tries again."""
 
     hint = "Check the disk space and the permissions of the state directory (or the database server), then start again."
-
-
-def _locked(connection: sa.Connection) -> bool:
-    connection.execute(sa.text("SET lock_timeout = '2s'"))  # a killed holder's connection may outlive it a moment
-    try:
-        connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
-    except exc.OperationalError:
-        return False
-    return True
 
 
 def _now() -> str:

@@ -1,0 +1,50 @@
+"""What the durable steps of an attempt hand on; the engine keeps it, so `durable.VERSION` goes with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nightcrew.core.model import GateResult, Repo
+from nightcrew.core.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` leaves for the session. `problem` is set when the attempt cannot go on."""
+
+    repo: Repo  # with what the repository's WORKFLOW.md adds
+    base_sha: str = ""
+    start: str = ""  # the pull request's head when the attempt began, "" when there is none
+    tree: str = ""
+    instructions: str = ""
+    problem: str = ""
+    outcome: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the gates said about which head. `problem` is why they could say nothing, and whose trouble that is: with
+    `outcome` it is the reviewer's, on `lane`."""
+
+    head: str
+    results: tuple[GateResult, ...] = ()
+    problem: str = ""
+    outcome: str = Outcome.INFRA.value
+    lane: str = ""
+    resets_at: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem and all(r.passed for r in self.results)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The pull request, or why there is none."""
+
+    number: int = 0
+    url: str = ""
+    patch_id: str = ""
+    duplicate_of: str = ""
+    outcome: str = ""
+    problem: str = ""
