@@ -23,12 +23,6 @@ def night(name: str, what: str, *attempts: list[object], **expected: object) -> 
     FAULTS.append(Fault(name, what, play, **expected))  # type: ignore[arg-type]
 
 
-def healthy(house: House) -> None:
-    """Nothing goes wrong: what all others are compared with."""
-    house.tickets()
-    house.night()
-
-
 HALF = [{"write": {"path": "half.txt", "text": "half\n"}}, {"commit": "Half of it"}]
 """A commit that must not be lost, whatever happens then."""
 

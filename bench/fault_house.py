@@ -102,6 +102,7 @@ class House(Night):
         for name in sorted(set(REPOS)):
             self.repo(name)
         if self.agent_name in SIDES:
+            self.side().table("")  # raises when the program is not here
             self.provider = Provider(self.agent_name, self.home.parent / f"{self.home.name}.provider")
             self.talk()
 

@@ -38,6 +38,10 @@ class Fault:
     lane: str = ""  # a state that some lane must have been in
     needs: str = ""  # "faketime", "linux"
 
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.agent})"
+
 
 class Faults(list[Fault]):
     """The faults of one module."""
@@ -66,6 +70,19 @@ class Left:
     told: Mapping[str, tuple[str, ...]]
     lanes: tuple[str, ...]  # states that lanes were in, in order
     evidence: str = ""
+
+
+@dataclass
+class Result:
+    """What came of one fault. `seconds` of night lost; `wrong` is empty when all is as it must be."""
+
+    name: str
+    what: str
+    agent: str
+    left: Left | None = None
+    seconds: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+    not_run: str = ""
 
 
 def look(house: House) -> Left:
@@ -119,7 +136,10 @@ def _told(house: House) -> set[str]:
     noted = house.home / "commits"
     shas = set(noted.read_text().split()) if noted.exists() else set()
     for log in house.state.glob("attempts/*/*/try-*/stdout"):
-        shas |= {found.decode() for found in re.findall(rb'^\{"type": "commit", "sha": "([0-9a-f]{40})"', log.read_bytes(), re.M)}
+        shas |= {
+            found.decode()
+            for found in re.findall(rb'^\{"type": "commit", "sha": "([0-9a-f]{40})"', log.read_bytes(), re.M)
+        }
     return shas
 
 

@@ -125,11 +125,18 @@ def clock_text(house: House, text: str, now: str, zone: str) -> None:
 @FAULTS.add("limit, resets 10:30am", "the limit's end is told by the clock on the wall, 5 s ahead",
             told={"T-1": "rate_limited done"}, takes=5, lane="limited", needs="faketime")  # fmt: skip
 def resets_am(house: House) -> None:
-    clock_text(house, "You've hit your session limit · resets 10:30am (Europe/Vienna)", "2026-11-22 10:29:54", "Europe/Vienna")
+    clock_text(
+        house, "You've hit your session limit · resets 10:30am (Europe/Vienna)", "2026-11-22 10:29:54", "Europe/Vienna"
+    )
 
 
 @FAULTS.add("limit, 3:14 PM", "the limit's end is told by the clock on the wall of another time zone, 5 s ahead",
             told={"T-1": "rate_limited done"}, takes=5, lane="limited", needs="faketime")  # fmt: skip
 def resets_pm(house: House) -> None:
     # 3:14 PM in New York is 20:14 in London.
-    clock_text(house, "You've hit your usage limit. Try again at 3:14 PM (America/New_York).", "2026-11-22 20:13:54", "Europe/London")
+    clock_text(
+        house,
+        "You've hit your usage limit. Try again at 3:14 PM (America/New_York).",
+        "2026-11-22 20:13:54",
+        "Europe/London",
+    )

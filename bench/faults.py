@@ -1,9 +1,10 @@
 """The fault bench: named faults, each a whole night of `nightcrew up` on real repositories, and what came of each.
 
-    python bench/faults.py [NAMES...] [--list] [--json] [--write docs/faults.md] [--real] [--jobs 2] [--keep]
+    python bench/faults.py [NAMES...] [--list] [--json] [--real] [--write docs/faults.md] [--jobs 2] [--keep FOLDER]
 
-A name may be a part of one. Without --real, faults that need the real CLIs are left out unless they are named. Exit
-code 1 when any fault is not met as it must be.
+A name may be a part of one. Without --real, faults that need the real claude and codex are left out unless they are
+named. Exit code 1 when any fault did not come to what it must. What cannot be played here is "not run"; with CI=true
+that is a failure too.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
@@ -27,26 +30,22 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import fault_agents  # noqa: E402
 import fault_machine  # noqa: E402
 import fault_outside  # noqa: E402
+import fault_page  # noqa: E402
 import fault_providers  # noqa: E402
 import fault_trees  # noqa: E402
 from fault_house import House  # noqa: E402
-from fault_look import Fault, Left, look, misses  # noqa: E402
+from fault_look import Fault, Result, look, misses  # noqa: E402
 
-MODULES = (fault_agents, fault_trees, fault_machine, fault_outside, fault_providers)
-FAULTS = [fault for module in MODULES for fault in module.FAULTS]
+from tests.e2e.agents import AgentMissing, program  # noqa: E402
 
-
-@dataclass(frozen=True)
-class Result:
-    """What came of one fault. `seconds` of night lost; `wrong` is empty when all is as it must be."""
-
-    name: str
-    what: str
-    agent: str
-    left: Left | None = None
-    seconds: float = 0.0
-    wrong: list[str] = field(default_factory=list)
-    not_run: str = ""
+PARTS = {
+    "Providers, told to the real claude and codex": fault_providers.FAULTS,
+    "Agents, on the scripted agent": fault_agents.FAULTS,
+    "What agents start": fault_trees.FAULTS,
+    "The machine, and nightcrew itself": fault_machine.FAULTS,
+    "Board, forge, caps, clocks on the wall": fault_outside.FAULTS,
+}
+LIVE: list[House] = []
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,98 +54,119 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", type=Path)
     parser.add_argument("--real", action="store_true", help="also with the real claude and codex")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--write", type=Path, help="write the page with the table")
+    parser.add_argument("--jobs", type=int, default=2, help="nights at the same time")
     parser.add_argument("--keep", type=Path, help="play in this folder, and keep what is there")
     args = parser.parse_args(argv)
-    chosen = [f for f in FAULTS if _wanted(f, args.names, args.real)]
+    chosen = [f for part in PARTS.values() for f in part if _wanted(f, args.names, args.real)]
     if args.list:
         print("\n".join(f"{fault.agent:9} {fault.name:28} {fault.what}" for fault in chosen))
         return 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     began = time.monotonic()
     with _folder(args.keep) as folder:
-        results = list(play(chosen, Path(folder), args.jobs, print if not args.json else lambda _: None))
-    print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
+        results = list(play(chosen, folder, args.jobs, (lambda _: None) if args.json else _say))
+    seconds = time.monotonic() - began
     if args.json:
         print(json.dumps([asdict(result) for result in results]))
+    if args.write:
+        args.write.write_text(fault_page.page(results, PARTS, seconds, args.jobs), encoding="utf-8")
+    print(fault_page.summary(results, seconds), file=sys.stderr)
     return int(any(result.wrong for result in results))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _wanted(fault: Fault, names: Sequence[str], real: bool) -> bool:
     if names:
-        return any(name in f"{fault.name} ({fault.agent})" for name in names)
+        return any(name in fault.title for name in names)
     return real or fault.agent == "scripted"
 
 
-class _folder:
+def _leave(number: int, frame: object) -> None:
+    """Stopped from outside: leave nothing behind."""
+    for house in LIVE:
+        house.end()
+    os._exit(128 + number)
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
     """Where to play: not on a slow disk, and gone afterwards unless it is named."""
-
-    def __init__(self, kept: Path | None) -> None:
-        self._kept, self._shm = kept, Path("/dev/shm")
-
-    def __enter__(self) -> str:
-        if self._kept:
-            self._kept.mkdir(parents=True, exist_ok=True)
-            return str(self._kept.resolve())
-        self._made = tempfile.mkdtemp(prefix="nightcrew-faults-", dir=self._shm if self._shm.exists() else None)
-        return self._made
-
-    def __exit__(self, *_: object) -> None:
-        if not self._kept:
-            shutil.rmtree(self._made, ignore_errors=True)
+    shm = Path("/dev/shm")
+    folder = kept or Path(tempfile.mkdtemp(prefix="nightcrew-faults-", dir=shm if shm.exists() else None))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder.resolve()
+    finally:
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def play(faults: Iterable[Fault], folder: Path, jobs: int, say: Callable[[str], None]) -> Iterable[Result]:
+def play(faults: Iterable[Fault], folder: Path, jobs: int, say: Callable[[str], None]) -> Iterator[Result]:
     """Play each; first, for each agent, the night without a fault that the others are compared with."""
     faults = list(faults)
-    healthy = {agent: Fault(f"healthy ({agent})", "nothing goes wrong", fault_agents.healthy, agent) for agent in dict.fromkeys(f.agent for f in faults)}
-    usual: dict[str, float] = {}
+    can = {agent: not missing(Fault("", "", healthy, agent)) for agent in dict.fromkeys(f.agent for f in faults)}
+    usual = [Fault("no fault", "what all others are compared with", healthy, a) for a, yes in can.items() if yes]
+    lengths: dict[str, float] = {}
     with ThreadPoolExecutor(jobs) as pool:
-        for agent, result in zip(healthy, pool.map(lambda f: one(f, folder, 0.0), healthy.values()), strict=True):
-            usual[agent] = result.seconds
-            say(line(result))
+        for result in pool.map(lambda fault: one(fault, folder, 0.0), usual):
+            lengths[result.agent] = result.seconds
+            say(fault_page.line(result))
             yield result
             if result.wrong:
                 return  # with nothing to compare with, nothing can be said
-        for result in pool.map(lambda f: one(f, folder, usual[f.agent]), faults):
-            say(line(result))
+        for result in pool.map(lambda fault: one(fault, folder, lengths.get(fault.agent, 0.0)), faults):
+            say(fault_page.line(result))
             yield result
 
 
+def healthy(house: House) -> None:
+    """Nothing goes wrong."""
+    house.tickets()
+    house.night()
+
+
 def one(fault: Fault, folder: Path, usual: float) -> Result:
-    """One night with one fault."""
-    name = re.sub(r"[^a-z0-9]+", "-", f"{fault.name} {fault.agent}".lower())
-    house = House(folder / name, agent_name=fault.agent)
+    """One night with one fault; `usual` is how long such a night takes without."""
+    result = Result(fault.name, fault.what, fault.agent)
+    if why := missing(fault):
+        result.not_run = why
+        result.wrong += [why] if os.environ.get("CI") == "true" else []
+        return result
+    house = House(folder / re.sub(r"[^a-z0-9]+", "-", fault.title.lower()).strip("-"), agent_name=fault.agent)
+    LIVE.append(house)
     try:
         fault.play(house)
-        seconds = house.ended - house.began - usual - fault.takes
-        left = look(house)
-        wrong = misses(fault, left, seconds, house)
-        return Result(fault.name, fault.what, fault.agent, left, max(seconds, 0.0), wrong)
+        result.seconds = max(house.ended - house.began - usual - fault.takes, 0.0)
+        result.left = look(house)
+        result.wrong = misses(fault, result.left, result.seconds, house)
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)
-        at = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(where))
-        return Result(fault.name, fault.what, fault.agent, wrong=[f"{type(error).__name__} at {at}: {str(error)[-1500:]}"])
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+        result.wrong = [f"{type(error).__name__} at {where}: {str(error)[-1500:]}"]
     finally:
         house.end()
+        LIVE.remove(house)
+    return result
 
 
-def line(result: Result) -> str:
-    """One line for people."""
-    mark = "not run" if result.not_run else "WRONG" if result.wrong else "ok"
-    left = result.left
-    counts = f"{left.finished}/{left.tickets} {left.attempts} {left.consumed} {left.duplicates} {left.lost} {len(left.leftovers)}" if left else "-"
-    told = told_of(left) if left else ""
-    return f"{mark:8}{result.name:28} {result.agent:9}{counts:16}{result.seconds:6.1f} s  {told}" + "".join(f"\n         {w}" for w in result.wrong)
-
-
-def told_of(left: Left) -> str:
-    """How the attempts ended, tickets with the same story together, plain successes left out."""
-    stories: dict[tuple[str, ...], list[str]] = {}
-    for key, outcomes in left.told.items():
-        stories.setdefault(outcomes, []).append(key)
-    return "; ".join(", ".join(story) + (f" ({len(keys)} tickets)" if len(keys) > 1 else "") for story, keys in stories.items() if story != ("done",))
+def missing(fault: Fault) -> str:
+    """What is not here that the fault needs, "" when nothing."""
+    if fault.needs and sys.platform != "linux":
+        return "needs Linux"
+    if fault.needs == "faketime" and not fault_machine.faketime():
+        return "libfaketime is not here: apt-get install faketime"
+    if fault.agent != "scripted":
+        try:
+            program(fault.agent)
+        except AgentMissing as error:
+            return str(error)
+    return ""
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@
 
 *Blind* is everything nightcrew does but pacing: it parks a limited lane until the stated reset and resumes each session.
 
-Where the plain case's numbers come from: 35 sessions and 20-40 tickets a night are the field's (docs/design.md, "Where it
-comes from"): two 5-hour windows in a night of nine hours, so 10-20 tickets fill one. What weighs a token, a cache that
-forgets after five minutes, windows that begin with the first use and reject with the reset are the providers' published
-rules and what the real CLIs were seen to be told. 60 turns a ticket, 1,500 tokens added per turn, 10-60 s a turn, and a
-week that bears ten full windows are assumptions: hence the other rows, also those where pacing gains little.
+Where the plain case's numbers come from: 35 sessions and 20-40 tickets a night are the field's (docs/design.md): two
+5-hour windows in a night of nine hours, so 10-20 tickets fill one. Windows that begin with the first use, reject with
+the reset and tell their use are what the real CLIs were seen to be told. That plans are metered by the ratios of the
+price tables, with a cache of five minutes, is assumed; so are 60 turns a ticket, 1,500 tokens added per turn, 10-60 s a
+turn, and a week that bears ten full windows: hence the other rows, also those where pacing gains little.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ SHAPES = {
     "small contexts": replace(PLAIN, growth=700),
     "all sizes": replace(PLAIN, spread=0.8),
     "owner at work by day": replace(PLAIN, owner=0.03),
+    "meter tells the least": replace(PLAIN, plain=True),
     "two weeks": replace(PLAIN, days=14),
 }
 

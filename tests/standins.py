@@ -20,7 +20,7 @@ def tell(kind, **event):
     print(json.dumps({"type": kind, "session_id": session, **event}), flush=True)
 
 
-tell("system", subtype="init", model="stand-in", mcp_servers=[], claude_code_version="2.1.330")
+tell("system", subtype="init", model="claude-sonnet-4-5", mcp_servers=[], claude_code_version="2.1.330")
 said = "ready"
 if "on ticket" in prompt:
     with pathlib.Path("WORK.md").open("a") as file:
@@ -28,7 +28,7 @@ if "on ticket" in prompt:
     subprocess.run(["git", "add", "-A"], check=True)
     subprocess.run(["git", "commit", "-qm", "Work on the ticket"], check=True)
     said = "Done and committed."
-message = {"id": "m1", "type": "message", "role": "assistant", "model": "stand-in", "usage": usage,
+message = {"id": "m1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "usage": usage,
            "content": [{"type": "text", "text": said}]}
 tell("assistant", parent_tool_use_id=None, message=message)
 tell("result", subtype="success", is_error=False, result=said, num_turns=1, stop_reason="end_turn",

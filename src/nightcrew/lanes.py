@@ -85,7 +85,7 @@ def hear(crew: Crew) -> None:
         live.progress.windows = ()
         if after != before:
             known[attempt.lane] = after
-            crew.store.save_lane(after)
+            change(crew, after, "it answers again")
 
 
 def renewing(crew: Crew) -> frozenset[str]:

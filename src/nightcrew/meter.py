@@ -160,11 +160,14 @@ class Meter:
     def loads(self) -> Mapping[str, Load]:
         """What each lane's sessions use, by lane. Raises StoreError."""
         self._look(self.now(), LOOK_AGAIN)
-        running: dict[str, list[int]] = {lane: [] for lane in self._settled.lanes}
+        running: dict[str, list[tuple[int, int]]] = {lane: [] for lane in self._settled.lanes}
         for session in self._sessions.values():
             used = running.setdefault(session.lane, [])
-            used += [] if session.closed else [session.usage.tokens]
-        return {lane: replace(self._load(lane), running=tuple(used)) for lane, used in running.items()}
+            used += [] if session.closed else [(session.usage.tokens, session.run.usage.tokens)]
+        return {
+            lane: replace(self._load(lane), running=tuple(now for now, _ in used), before=tuple(b for _, b in used))
+            for lane, used in running.items()
+        }
 
     def tokens(self, lane: str) -> int:
         """All tokens that our sessions have ever used on a lane, running ones included."""
@@ -178,7 +181,8 @@ class Meter:
         if asked != self._settled.turn:
             done = self.store.ledger.newest(REMEMBERED, lane=lane, outcome=Outcome.DONE.value)
             tokens, turns = [e.usage.tokens for e in done], sum(e.usage.turns for e in done)
-            load = Load((), median(tokens) if tokens else 0.0, sum(tokens) / turns if turns else 0.0)
+            ended = tuple({e.run_id: self._settled.by.get(f"ticket:{e.run_id}", NOTHING)[0] for e in done}.values())
+            load = Load((), median(tokens) if tokens else 0.0, sum(tokens) / turns if turns else 0.0, ended=ended)
             self._loads[lane] = self._settled.turn, load
         return load
 

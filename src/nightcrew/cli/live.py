@@ -16,6 +16,7 @@ import click
 
 from nightcrew.cli.show import COLOURS, fitted, wrapped
 from nightcrew.core.lifecycle import first_line
+from nightcrew.core.model import OUT, LaneState
 from nightcrew.core.report import plain
 from nightcrew.errors import NightcrewError
 
@@ -147,6 +148,11 @@ def words(event: Mapping[str, Any]) -> tuple[str, str] | None:
     if kind == "run.added":
         routed = f"for {data['repo']}: " if data.get("repo") else "unrouted: "
         return f"{routed}{data.get('reason', '')}", "" if data.get("repo") else "yellow"
+    if kind == "alarm":
+        said = f"lane {data.get('lane')} is {str(data.get('state')).replace('_', ' ')}: {data.get('evidence')}"
+        return f"ALARM: {said}; {data.get('cure')}", "red"
+    if topic == "lane" and what in OUT and what != LaneState.PAUSED:
+        return None  # the alarm says it
     if topic == "lane":
         until = f" until {datetime.fromisoformat(data['until']).astimezone():%H:%M:%S}" if data.get("until") else ""
         told = data.get("evidence") or data.get("why") or ""

@@ -249,7 +249,7 @@ def report(config: Path | None, hours: float, as_json: bool) -> None:
     attempts = app.store.attempts_since(since)
     ids = {a.run_id for a in attempts}
     runs = [r for r in app.store.runs() if r.id in ids or r.state in (RunState.BLOCKED, RunState.UNROUTED)]
-    text = night_report(runs, attempts, since, now)
+    text = night_report(runs, attempts, since, now, app.store.lanes().values())
     data = {"since": since.isoformat(), "until": now.isoformat(), "tickets": len(runs), "attempts": len(attempts),
             "pull_requests": sum(bool(r.pull_request) for r in runs), "tokens": sum(a.usage.tokens for a in attempts),
             "money": round(sum(a.usage.money for a in attempts), 4), "markdown": text}  # fmt: skip

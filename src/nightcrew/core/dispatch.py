@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from nightcrew.core import admission, budget, lanes, pacing
@@ -79,6 +79,7 @@ class _Tally:
             self._count(run)
         self.lanes = Counter(view.seat(a.agent).lane for a in self.holding)
         self.probes = {name for name, lane in view.lanes.items() if self._tried(lane)}
+        self.loads = {name: replace(load, waiting=_waiting(name, view)) for name, load in view.loads.items()}
         self.limits = {repo.name: repo.max_running for repo in view.repos}
         self.reviewers = {repo.name: repo.gates.review for repo in view.repos}
 
@@ -126,7 +127,8 @@ class _Tally:
             return f"lane {lane.name} has {running} of {most} at work"
         if running and lane.name in view.renewing:
             return f"lane {lane.name}: one session renews the login first"
-        if (paced := pacing.slots(lane, view.loads.get(lane.name, pacing.Load()), self.now, self.policy)) <= running:
+        load = self.loads.get(lane.name, pacing.Load())
+        if (paced := pacing.slots(lane, load, self.now, self.policy)) <= running:
             return f"lane {lane.name} is paced: what is left of its window bears {paced} at once"
         scopes = () if run.pending_head else budget.scopes(run.id, run.repo, lane.name)  # publishing spends nothing
         if reached := budget.over(view.spend, scopes, self.policy.caps):
@@ -156,6 +158,12 @@ def spent_out(view: View, policy: Policy) -> Iterator[Fail]:
         waiting = run.state is RunState.QUEUED and not run.stopping and not run.pending_head
         if waiting and (reached := budget.over(view.spend, [f"ticket:{run.id}"], policy.caps)):
             yield Fail(run, reached.says)
+
+
+def _waiting(lane: str, view: View) -> tuple[int, ...]:
+    """What those have used that were cut on this lane and wait to go on."""
+    cut = (run for run in view.runs if run.state is RunState.QUEUED and run.session_id)
+    return tuple(run.usage.tokens for run in cut if view.seat(run.agent).lane == lane)
 
 
 def _on(lane: Lane, attempt: Attempt, view: View) -> bool:

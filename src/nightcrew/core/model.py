@@ -281,8 +281,8 @@ class Seat:
 class Window:
     """A provider's window as it was last told. `used` is a share (0..1), `seconds` its length; times are epochs.
 
-    `first_used` and `first_tokens` are what the first reading of this very window said, and what the lane had used in
-    all by then; `capacity` is how many of our tokens fill the window, as measured (0 = not known yet).
+    `first_used` and `first_tokens` are what was used, and what the lane had used in all, when measuring began anew;
+    `capacity` is how many of our tokens fill the window, as measured (0 = not known yet).
     """
 
     name: str

@@ -39,8 +39,8 @@ LOWEST, HIGHEST = 0.5, 4.0
 """How far from what is known a measurement is believed. Only the owner's own use can lower it, only luck raise it."""
 PAUSE = 600.0
 """Seconds without a reading after which the owner may have been the one at work."""
-UNKNOWN_TURN, UNKNOWN_SESSION = 0.005, 0.05
-"""The share of a window that one turn may use, and that a session needs, as long as nothing is measured."""
+UNKNOWN_TURN = 0.005
+"""The share of a window that one turn may use as long as nothing is measured."""
 LARGE, OPENING = 6.0, 12.0
 """How many times the usual a turn may use, and the first turn of a session, which writes its whole context."""
 RESIDUE, LONGER = 0.25, 0.5
@@ -224,11 +224,9 @@ def _finishing(window: Window, load: Load, now: datetime, kept: float) -> int:
     free = min(ours, _due(window, now) * ours) - window.used
     if free <= 0:
         return 0
-    if window.capacity <= 0 and (window.warning or window.used >= NEAR * ours):
-        return FEW
-    whole, left = _whole(load) or window.capacity * UNKNOWN_SESSION, free * window.capacity
-    if not whole > 0 or not left > 0:
-        return ANY
+    whole, left = _whole(load), free * window.capacity
+    if not (window.capacity > 0 and whole > 0):
+        return FEW if window.warning or window.used >= NEAR * ours else ANY
     running, left = _fitting(sorted(_remaining(used, whole) for used in _used(load)), left)
     again, left = _fitting(sorted((_remaining(used, whole) for used in load.waiting), reverse=True), left)
     new = int(min(left / whole, ANY)) if again == len(load.waiting) else 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from nightcrew.core.model import Attempt, GateResult, Repo, Run, RunState, Ticket, Usage
+from nightcrew.core.model import OUT, Attempt, GateResult, Lane, Repo, Run, RunState, Ticket, Usage
 
 MARKER = "<!-- nightcrew ticket={run} -->"
 
@@ -68,13 +68,17 @@ def attempts_table(attempts: Sequence[Attempt]) -> str:
     return "\n".join(["| # | agent | model | outcome | tokens |", "|---|---|---|---|---|", *rows])
 
 
-def night_report(runs: Sequence[Run], attempts: Sequence[Attempt], since: datetime, until: datetime) -> str:
+def night_report(
+    runs: Sequence[Run], attempts: Sequence[Attempt], since: datetime, until: datetime, lanes: Iterable[Lane] = ()
+) -> str:
     """The morning's page: what was opened, what needs a person, what the night cost."""
     total = sum((a.usage for a in attempts), Usage())
     opened = [r for r in runs if r.pull_request]
     need = [r for r in runs if r.state in (RunState.BLOCKED, RunState.FAILED, RunState.UNROUTED)]
     rest = [r for r in runs if r not in opened and r not in need]
     outcomes = Counter(a.outcome or a.phase for a in attempts)
+    out = [f"- lane {lane.name}: {lane.state.replace('_', ' ')}, {plain(lane.evidence, 200)}"
+           for lane in lanes if lane.state in OUT]  # fmt: skip
     lines = [
         f"# Night of {since:%Y-%m-%d}",
         f"{since:%H:%M} to {until:%H:%M} UTC: {len(runs)} tickets, {len(opened)} pull requests, "
@@ -83,7 +87,7 @@ def night_report(runs: Sequence[Run], attempts: Sequence[Attempt], since: dateti
         "## Pull requests",
         "\n".join(f"- {_named(r)} ({r.repo} #{r.pull_request}, {r.state})" for r in opened) or "None.",
         "## Needs you",
-        "\n".join(f"- {_named(r)}: {r.state}, {plain(r.reason, 200)}" for r in need) or "Nothing.",
+        "\n".join([*out, *(f"- {_named(r)}: {r.state}, {plain(r.reason, 200)}" for r in need)]) or "Nothing.",
         "## The rest",
         "\n".join(f"- {_named(r)}: {r.state}, {plain(r.reason, 200)}" for r in rest) or "None.",
         "## How attempts ended",

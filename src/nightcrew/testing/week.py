@@ -22,7 +22,7 @@ from nightcrew.core.schedule import Action, Park, Settle, Show, Start, Up, View,
 HOUR, DAY = 3600.0, 86400.0
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 INPUT, OUTPUT, CACHE_READ, CACHE_WRITE = 1.0, 5.0, 0.1, 1.25
-"""What a token of each kind weighs: the ratios of the published price tables, by which plans are metered too."""
+"""What a token of each kind weighs: the ratios of the price tables. That plans are metered so is assumed."""
 
 BACKLOG = 4
 """Tickets that wait on the board at any time: there is always more to do."""
@@ -48,6 +48,7 @@ class Shape:
     seconds: tuple[float, float] = (10.0, 60.0)  # of a turn, its tools included
     owner: float = 0.0  # the share of a 5-hour window that the owner uses in each hour from 9 to 18
     tick: float = 5.0  # seconds until the director looks at what was told
+    plain: bool = False  # the meter tells nothing of `pacing.Load` that is optional
 
 
 @dataclass(frozen=True)
@@ -334,10 +335,12 @@ class World:
         self.runs[name] = Run(name, "board", str(number), f"T-{number}", "", repo="app", created_at=created)
 
     def _load(self) -> pacing.Load:
-        """What nightcrew's meter tells."""
+        """What a meter tells: weighted tokens, and earlier attempts count."""
         typical = median(self.sizes[-50:]) if self.sizes else 0.0
         turn = self.total / self.turns if self.turns else 0.0
         running = tuple(int(s.used) for s in self.sessions.values())
+        if self.shape.plain:
+            return pacing.Load(running, typical, turn)
         before = tuple(int(self.spent[name] - s.used) for name, s in self.sessions.items())
         waiting = tuple(int(self.spent[r.id]) for r in self.runs.values() if r.session_id and r.id not in self.sessions)
         ended = tuple(int(size) for size in self.sizes[-50:])
