@@ -22,7 +22,7 @@ from tests.e2e.test_night_codex import CodexSide
 Json = dict[str, Any]
 KEYS = ("T-1", "T-2", "T-3")
 REPOS = ("shop", "site", "shop")
-SIDES = {"claude": ClaudeSide(), "codex": CodexSide()}
+SIDES: dict[str, ClaudeSide | CodexSide] = {"claude": ClaudeSide(), "codex": CodexSide()}
 LONGEST = 150.0
 """Seconds after which a night is called hanging, and ended."""
 CREW = "scan_every = 3\n"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from fault_house import STALL, House, pause
+from fault_house import House, pause
 from fault_look import Faults
 from tests.e2e.household import Disk
 
@@ -91,12 +90,12 @@ def database_locked(house: House) -> None:
         house.ended_now()
 
 
-@FAULTS.add("git lock left", "a killed git has left its lock files in a hub and in the owner's repository", at_most=30)
+@FAULTS.add("git lock left", "a killed git has left its lock files in a hub", at_most=30)
 def git_lock(house: House) -> None:
     house.ticket("T-1", "shop")
     house.night()
-    for lock in ("state/packed-refs.lock", "state/config.lock", "state/refs/heads/main.lock"):
-        path = house.state / "hubs" / "shop.git" / lock.removeprefix("state/")
+    for lock in ("packed-refs.lock", "config.lock", "refs/heads/main.lock"):
+        path = house.state / "hubs" / "shop.git" / lock
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         old = time.time() - 3600
@@ -104,7 +103,6 @@ def git_lock(house: House) -> None:
     house.tickets()
     house.began += time.monotonic() - house.ended  # the first night is not lost
     house.night()
-    house.began += 1.0
 
 
 @FAULTS.add("git lock held", f"another git holds a lock in the owner's repository for {HELD:.0f} s", takes=HELD,

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fault_look import Fault, Left, Result
-
 from tests.e2e.agents import PACKAGES, ROOT
 
 HEAD = """\

@@ -35,7 +35,6 @@ import fault_providers  # noqa: E402
 import fault_trees  # noqa: E402
 from fault_house import House  # noqa: E402
 from fault_look import Fault, Result, look, misses  # noqa: E402
-
 from tests.e2e.agents import AgentMissing, program  # noqa: E402
 
 PARTS = {

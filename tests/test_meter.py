@@ -420,7 +420,7 @@ def test_a_lanes_load_is_what_its_sessions_have_used_and_what_is_typical() -> No
     crew.finish(failed, Outcome.CRASHED)
     for key in ("K-1", "K-2"):
         crew.hear(crew.start(key), tokens(50))
-    assert crew.meter.loads() == {"claude": Load((50, 50), 200, 100)}
+    assert crew.meter.loads() == {"claude": Load((50, 50), 200, 100, before=(0, 0), ended=(200, 900, 100))}
     assert crew.meter.tokens("claude") == 1200 + 10**6 + 100
     assert crew.meter.tokens("codex") == 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from nightcrew import proc
@@ -78,7 +79,7 @@ class Checks:
                         model=agent.models[-1] if agent.models else "")  # fmt: skip
             heard = await run_session(
                 agent.launch(task), task.workspace, proc.base_env(), self.mark + "review:", scratch,
-                self.crew.policy.budget, Live(),
+                replace(self.crew.policy.budget, idle_turns=0), Live(),  # a review changes nothing
             )  # fmt: skip
             ending = read_ending(agent, heard, self.crew.now().astimezone())
             self.usage += ending.usage

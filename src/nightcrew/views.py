@@ -104,7 +104,9 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
         "number": attempt.number, "agent": attempt.agent, "model": attempt.reported_model or attempt.model,
         "outcome": attempt.outcome or attempt.phase, "evidence": attempt.evidence, "resumed": attempt.resume,
         "session_id": attempt.session_id, "tokens": attempt.usage.tokens, "money": round(attempt.usage.money, 4),
-        "turns": attempt.usage.turns, "processes_ended": attempt.survivors, "log": attempt.log, "head": attempt.head,
+        "turns": attempt.usage.turns, "processes_ended": attempt.survivors, "liveness": attempt.liveness,
+        "signs": attempt.signs, "peak_memory": attempt.peak_memory, "cost": round(attempt.cost, 4), "lane": attempt.lane,
+        "log": attempt.log, "head": attempt.head,
         "seconds": (attempt.ended_at - attempt.started_at).total_seconds()
         if attempt.ended_at and attempt.started_at else None,
         "gates": [{"gate": g.gate, "passed": g.passed, "summary": g.summary, "evidence": g.evidence,
