@@ -65,8 +65,6 @@ rogue("fast fail", "the agent ends with 1 at once and says nothing, twice", "exi
       told={"T-1": "fast_fail fast_fail done"})  # fmt: skip
 rogue("fast fail, for a while", "the agent ends with 1 at once, five times in a row: its lane is left alone in between",
       "exit 1", 5, told={"T-1": "(fast_fail ){5}done"}, lane="overloaded")  # fmt: skip
-rogue("not installed", "the agent ends with 127: a program that it needs is not there; a person mends it", "exit 127",
-      told={"T-1": "misconfigured"}, finished=2)  # fmt: skip
 rogue("silent compile", "a healthy compile: CPU for 3 times as long as silence is allowed (a 20 minute one, scaled)",
       f"end=$(($(date +%s) + {3 * STALL:.0f})); while [ $(date +%s) -lt $end ]; do :; done",
       told={"T-1": "done"}, takes=3 * STALL)  # fmt: skip
@@ -75,17 +73,25 @@ rogue("turned to a zombie", "the agent dies, and the program that started it nei
       told={"T-1": "(crashed|stalled) done"}, takes=max(ZOMBIE, STALL))  # fmt: skip
 
 
-def prompt(house: House) -> None:
-    house.rogue(f"{SHELL_HALF} printf 'Do you want to overwrite it? [y/N] '; exec sleep 1000")
-    house.tickets()
-    with house.up():
-        house.lane_is("misconfigured")
-        house.must(house.run("resume").code == 0, "`resume` did not work")
-        house.finish()
+def mended(name: str, what: str, script: str, outcome: str, **expected: object) -> None:
+    """A fault of T-1's agent that only a person can mend; then its lane is taken back in."""
+
+    def play(house: House) -> None:
+        house.rogue(script)
+        house.tickets()
+        with house.up():
+            house.lane_is("misconfigured")
+            house.must(house.run("resume").code == 0, "`resume` did not work")
+            house.finish()
+
+    FAULTS.add(name, what, told={"T-1": f"{outcome} done"}, lane="misconfigured", **expected)(play)
 
 
-FAULTS.append(Fault("prompt", "the agent waits at a [y/N] question; a person mends it, and takes the lane back in",
-                    prompt, told={"T-1": "prompt_wait done"}, takes=PROMPT, lane="misconfigured"))  # fmt: skip
+mended("not installed", "the agent ends with 127: a program that it needs is not there; a person mends it", "exit 127",
+       "misconfigured")  # fmt: skip
+mended("prompt", "the agent waits at a [y/N] question; a person mends it",
+       f"{SHELL_HALF} printf 'Do you want to overwrite it? [y/N] '; exec sleep 1000", "prompt_wait",
+       takes=PROMPT)  # fmt: skip
 
 
 def child_of(house: House) -> int:

@@ -31,7 +31,7 @@ LIMITS = (
     "max_load = 0\nmin_memory_mb = 0\nmin_disk_mb = 0\n"
 )
 STALL, PROMPT, ZOMBIE = 5.0, 2.0, 2.0
-ATTEMPT = f"stall_seconds = {STALL}\nprompt_seconds = {PROMPT}\nzombie_seconds = {ZOMBIE}\n"
+ATTEMPT = f"stall_seconds = {STALL}\nprompt_seconds = {PROMPT}\n"
 Step = object
 
 
@@ -105,6 +105,8 @@ class House(Night):
             self.side().table("")  # raises when the program is not here
             self.provider = Provider(self.agent_name, self.home.parent / f"{self.home.name}.provider")
             self.talk()
+        else:  # the start of a real CLI takes what it takes: with one of those, the product's own 10 s hold
+            self.attempt += f"zombie_seconds = {ZOMBIE}\n"
 
     # -- laying it out -----------------------------------------------------------------------------------------------
     def tickets(self) -> None:

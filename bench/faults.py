@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
@@ -45,6 +46,7 @@ PARTS = {
     "Board, forge, caps, clocks on the wall": fault_outside.FAULTS,
 }
 LIVE: list[House] = []
+NUMBERS = count(1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,7 +139,7 @@ def one(fault: Fault, folder: Path, usual: float) -> Result:
         result.not_run = why
         result.wrong += [why] if os.environ.get("CI") == "true" else []
         return result
-    house = House(folder / re.sub(r"[^a-z0-9]+", "-", fault.title.lower()).strip("-"), agent_name=fault.agent)
+    house = House(folder / f"{next(NUMBERS)}-{_slug(fault.title)}", agent_name=fault.agent)
     LIVE.append(house)
     try:
         fault.play(house)
@@ -152,6 +154,10 @@ def one(fault: Fault, folder: Path, usual: float) -> Result:
         house.end()
         LIVE.remove(house)
     return result
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def missing(fault: Fault) -> str:

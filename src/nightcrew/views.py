@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 from nightcrew.core.liveness import Life
@@ -12,6 +11,7 @@ from nightcrew.core.model import OUT, Attempt, Lane, PullRequest, Run, RunState
 from nightcrew.core.report import plain
 from nightcrew.core.route import wish
 
+FREE, UP = "waits for a free slot", "waits for `nightcrew up`"
 ORDER = {RunState.WORKING: 0, RunState.QUEUED: 1, RunState.BLOCKED: 2, RunState.FAILED: 3, RunState.UNROUTED: 4}
 
 DOES = {
@@ -22,17 +22,18 @@ DOES = {
 
 def status_rows(
     runs: Sequence[Run], open_attempts: Sequence[Attempt], lanes: Mapping[str, Lane], now: datetime,
-    agents: Collection[str], repos: Collection[str], held: Mapping[str, str] = MappingProxyType({}),
+    agents: Collection[str], repos: Collection[str], held: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row per run: what it is doing, and the evidence that it is. `agents` and `repos` are those configured.
 
-    `held` says, by run id, why the director starts nothing more: only while one is up.
+    `held` says, by run id, why the director starts nothing more; None while none is up.
     """
     live = {a.run_id: a for a in open_attempts if a.phase != "ended"}
     rows = [_row(run, live.get(run.id), lanes, now) for run in runs]
     for run, row in zip(runs, rows, strict=True):
-        waiting = run.state is RunState.QUEUED and run.id not in live
-        row["doing"] = plain(held[run.id], 400) if waiting and run.id in held else row["doing"]
+        if run.state is RunState.QUEUED and run.id not in live:
+            row["doing"] = plain(held.get(run.id, row["doing"]), 400) if held is not None else row["doing"]
+            row["doing"] = UP if held is None and row["doing"] == FREE else row["doing"]
     for run, row in zip(runs, rows, strict=True):
         row["doing"] = _waits_in_vain(run, agents, repos) or row["doing"]
     return sorted(rows, key=lambda r: (ORDER.get(RunState(r["state"]), 9), r["ticket"]))
@@ -75,7 +76,7 @@ def _doing(run: Run, attempt: Attempt | None, lanes: Mapping[str, Lane], now: da
         return f"lane {lane.name} is {lane.state} for {span(lane.until, now)}: {plain(lane.evidence, 400)}"
     if run.blocked_by:
         return f"waits for {plain(', '.join(run.blocked_by), 100)} or a free slot"
-    return "waits for a free slot" if run.attempts == 0 else f"goes on soon: {plain(run.reason, 400)}"
+    return FREE if run.attempts == 0 else f"goes on soon: {plain(run.reason, 400)}"
 
 
 def _working(attempt: Attempt, now: datetime) -> str:
@@ -105,8 +106,8 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
         "outcome": attempt.outcome or attempt.phase, "evidence": attempt.evidence, "resumed": attempt.resume,
         "session_id": attempt.session_id, "tokens": attempt.usage.tokens, "money": round(attempt.usage.money, 4),
         "turns": attempt.usage.turns, "processes_ended": attempt.survivors, "liveness": attempt.liveness,
-        "signs": attempt.signs, "peak_memory": attempt.peak_memory, "cost": round(attempt.cost, 4), "lane": attempt.lane,
-        "log": attempt.log, "head": attempt.head,
+        "signs": attempt.signs, "peak_memory": attempt.peak_memory, "cost": round(attempt.cost, 4),
+        "lane": attempt.lane, "log": attempt.log, "head": attempt.head,
         "seconds": (attempt.ended_at - attempt.started_at).total_seconds()
         if attempt.ended_at and attempt.started_at else None,
         "gates": [{"gate": g.gate, "passed": g.passed, "summary": g.summary, "evidence": g.evidence,

@@ -38,7 +38,7 @@ def status(config: Path | None, everything: bool, as_json: bool) -> None:
     active = store.runs(ended=False)
     recent = store.runs(limit=0 if everything else RECENT)
     seen = {run.id: run for run in [*active, *recent]}
-    held = store.get("held", {}) if running else {}
+    held = store.get("held", {}) if running else None
     rows = status_rows(
         list(seen.values()), store.open_attempts(), store.lanes(), now, app.config.agents, app.repos, held
     )

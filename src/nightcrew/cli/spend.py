@@ -27,7 +27,7 @@ WAYS: Mapping[str, Callable[[Entry], str]] = {
     "lane": lambda e: e.lane,
 }
 COUNTS = ("input", "output", "cache_read", "cache_write")
-COLUMNS = {"attempts": "TRIES", "input": "IN", "output": "OUT", "cache_read": "C.READ", "cache_write": "C.WRITE",
+COLUMNS = {"attempts": "ATTEMPTS", "input": "IN", "output": "OUT", "cache_read": "C.READ", "cache_write": "C.WRITE",
            "tokens": "TOKENS", "money": "REPORTED", "cost": "COMPUTED"}  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def _prices_text(data: Mapping[str, Any]) -> list[str]:
     if not data["prices"]:
         return []
     said = f"COMPUTED is by {', '.join(data['prices'])}"
-    return [wrapped(f"{said}; {rest} tries without a price there count as reported." if rest else f"{said}.")]
+    return [wrapped(f"{said}; {rest} attempts without a price there count as reported." if rest else f"{said}.")]
 
 
 def _days(days: int) -> str:

@@ -46,7 +46,9 @@ def summary(app: App) -> list[dict[str, Any]]:
     """The rows of `status`, once more at the end."""
     store = app.store
     now, config = datetime.now(UTC), app.config
-    return status_rows(store.runs(limit=100), store.open_attempts(), store.lanes(), now, config.agents, app.repos)
+    return status_rows(
+        store.runs(limit=100), store.open_attempts(), store.lanes(), now, config.agents, app.repos, store.get("held", {})
+    )
 
 
 async def work(app: App, mode: str, *, quiet: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from nightcrew.core.model import OUT, Attempt, GateResult, Lane, Repo, Run, RunState, Ticket, Usage
@@ -73,6 +74,7 @@ def night_report(
 ) -> str:
     """The morning's page: what was opened, what needs a person, what the night cost."""
     total = sum((a.usage for a in attempts), Usage())
+    spent = sum(max(a.usage.money, a.cost) for a in attempts)
     opened = [r for r in runs if r.pull_request]
     need = [r for r in runs if r.state in (RunState.BLOCKED, RunState.FAILED, RunState.UNROUTED)]
     rest = [r for r in runs if r not in opened and r not in need]
@@ -83,7 +85,7 @@ def night_report(
         f"# Night of {since:%Y-%m-%d}",
         f"{since:%H:%M} to {until:%H:%M} UTC: {len(runs)} tickets, {len(opened)} pull requests, "
         f"{len(attempts)} attempts, "
-        f"{money(total)}, {tokens(total)}.",
+        f"{money(replace(total, money=spent))}, {tokens(total)}.",
         "## Pull requests",
         "\n".join(f"- {_named(r)} ({r.repo} #{r.pull_request}, {r.state})" for r in opened) or "None.",
         "## Needs you",
@@ -101,8 +103,8 @@ def _named(run: Run) -> str:
 
 
 def money(usage: Usage) -> str:
-    """Dollars as the agents reported them; an agent that reports none costs "not reported", never "$0.00"."""
-    return f"${usage.money:.2f}" if usage.money else "cost not reported"
+    """Dollars as the agents reported them; an agent that reports none costs "not known", never "$0.00"."""
+    return f"${usage.money:.2f}" if usage.money else "cost not known"
 
 
 def tokens(usage: Usage) -> str:
