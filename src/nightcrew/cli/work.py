@@ -45,10 +45,8 @@ def up(config: Path | None, once: bool, until_idle: bool, as_json: bool) -> None
 def summary(app: App) -> list[dict[str, Any]]:
     """The rows of `status`, once more at the end."""
     store = app.store
-    now, config = datetime.now(UTC), app.config
-    return status_rows(
-        store.runs(limit=100), store.open_attempts(), store.lanes(), now, config.agents, app.repos, store.get("held", {})
-    )
+    now, agents, held = datetime.now(UTC), app.config.agents, store.get("held", {})
+    return status_rows(store.runs(limit=100), store.open_attempts(), store.lanes(), now, agents, app.repos, held)
 
 
 async def work(app: App, mode: str, *, quiet: bool = False) -> None:
