@@ -101,6 +101,12 @@ def test_work_whose_publishing_failed_is_not_done_again():
     assert run.not_before > NOW
 
 
+def test_finished_work_stays_finished_when_even_the_next_start_fails():
+    run = replace(RUN, pending_head="abc")
+    again = settle(run, ended(Outcome.INFRA, stage="preparing"), Policy(), NOW)
+    assert (again.pending_head, again.state) == ("abc", RunState.QUEUED)
+
+
 def test_a_run_that_is_being_stopped_ends_cancelled_whatever_its_attempt_says():
     stopping = replace(RUN, stopping="the ticket was closed")
     assert settle(stopping, ended(Outcome.DONE, pull_request=3), Policy(), NOW).state is RunState.CANCELLED

@@ -85,6 +85,7 @@ def _published(run: Run, ended: Attempt) -> Run:
 
 def _next(run: Run, ended: Attempt, outcome: Outcome, policy: Policy, now: datetime, jitter: float) -> Run:
     rule = RULES[outcome]
+    kept_head = run.pending_head
     run = replace(run, state=S.QUEUED, reason=first_line(ended.evidence) or rule.says, not_before=None, pending_head="")
     match rule.next:
         case Next.ASK:
@@ -102,15 +103,17 @@ def _next(run: Run, ended: Attempt, outcome: Outcome, policy: Policy, now: datet
                 return replace(run, not_before=now + backoff(run.crashes - policy.free_crashes, policy, jitter))
             return run
         case Next.WAIT | Next.OTHER_LANE:
-            return replace(run, session_id=_kept_session(ended, outcome), pending_head=_pending(ended))
+            return replace(run, session_id=_kept_session(ended, outcome), pending_head=_pending(ended, kept_head))
         case Next.BACKOFF:
             wait = now + backoff(run.outages, policy, jitter)
             kept = _kept_session(ended, outcome)
-            return replace(run, session_id=kept, not_before=wait, pending_head=_pending(ended))
+            return replace(run, session_id=kept, not_before=wait, pending_head=_pending(ended, kept_head))
 
 
-def _pending(ended: Attempt) -> str:
+def _pending(ended: Attempt, before: str) -> str:
     """Finished work that could not be checked or published, by an outage or because the reviewer cannot be asked."""
+    if ended.stage == "preparing":
+        return before
     return ended.head if ended.stage in ("gates", "publish") else ""
 
 

@@ -164,9 +164,9 @@ class Vitals:
         tree = taken.tree(self._handle) | (_members(taken, self._handle) if self._handle.cgroup else set())
         runs = {pid for pid in tree if not taken.rows[pid].zombie or _threads(pid) > 1}
         worked, moved = self._used(taken, runs, now)
-        below = runs - {self._handle.pid}
+        below, idle = runs - {self._handle.pid}, not (worked or moved)
         return Seen(
-            worked, moved, len(runs), self._programs(taken, below), self._dead(taken, tree, runs),
+            worked, moved, len(runs), self._programs(taken, below), self._dead(taken, tree, runs, idle=idle),
             stopped=bool(below) and all(_state(pid) in "Tt" for pid in below),
             gone=self._is_gone(taken),
         )  # fmt: skip
@@ -213,11 +213,11 @@ class Vitals:
         order = sorted(tools, key=lambda pid: (pid in parents, -self._busy.get(pid, 0.0), pid))
         return tuple(dict.fromkeys(name for pid in order if (name := _name(taken, pid))))[:NAMED]
 
-    def _dead(self, taken: Look, tree: set[int], runs: set[int]) -> str:
+    def _dead(self, taken: Look, tree: set[int], runs: set[int], *, idle: bool) -> str:
         """The agent's program, when it ended and what should have waited for it did not."""
         for pid in sorted(tree - runs):
             row = taken.rows[pid]
-            if (pid == self._agent(taken) and self._has_shim()) or self._left_alone(taken, row, runs):
+            if (pid == self._agent(taken) and self._has_shim()) or (idle and self._left_alone(taken, row, runs)):
                 return _name(taken, pid) or "the agent"
         return ""
 
