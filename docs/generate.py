@@ -211,7 +211,7 @@ def kinds() -> Iterator[str]:
                 yield kind
 
 
-_WRITERS = {"event": 0, "save_run": 1, "_save": 2, "_event": 2}
+_WRITERS = {"event": 0, "_news": 0, "save_run": 1, "_save": 2, "_event": 2}
 
 
 def _kind_of(call: ast.Call) -> str:

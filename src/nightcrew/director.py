@@ -13,8 +13,9 @@ from typing import Any, assert_never
 from nightcrew import lanes
 from nightcrew.core import lifecycle, schedule
 from nightcrew.core.lanes import after as lanes_after
+from nightcrew.core.lanes import answered
 from nightcrew.core.model import Attempt, PullRequest, Run, RunState, Seat, Ticket, TicketState, branch_for
-from nightcrew.core.outcome import Outcome
+from nightcrew.core.outcome import RULES, LaneEffect, Outcome
 from nightcrew.core.schedule import Action, View, decide
 from nightcrew.crew import Crew, new_session_id, workflow_id
 from nightcrew.durable import GOING_ON
@@ -291,14 +292,17 @@ class Director:
         seat = seats.get(attempt.lane) or self.crew.seats.get(attempt.agent, Seat(attempt.agent, "", attempt.agent))
         jitter = int(hashlib.sha256(f"{run.id}:{attempt.number}".encode()).hexdigest()[:4], 16) / 0xFFFF
         before = store.lanes()
-        after = lanes_after(before, seat, attempt, self.crew.policy, now, jitter)
+        quiet = run.pending_head and RULES[Outcome(attempt.outcome)].lane is LaneEffect.NONE  # it called nobody there
+        after = [] if quiet else lanes_after(before, seat, attempt, self.crew.policy, now, jitter)
+        reviewer = self.crew.repos[run.repo].gates.review if run.repo in self.crew.repos else ""
+        if reviewer in self.crew.seats and any(gate.gate == "review" for gate in attempt.gates):
+            after += answered(before, self.crew.seats[reviewer], now)
         settled = lifecycle.settle(run, attempt, self.crew.policy, now, jitter)
         if self.stopping and attempt.outcome == Outcome.INFRA:  # we ended it: there is no outage to wait for
             settled = replace(settled, not_before=None, outages=run.outages)
         self.pulls.pop((run.repo, run.branch), None)  # seen before this attempt answered what was asked there
-        if store.settle(settled, attempt, after):
+        if store.settle(settled, attempt, after, lanes.news(before, after)):
             log.info("attempt.ended", extra={"ticket": run.key, "outcome": attempt.outcome, "run": settled.state.value})
-            lanes.tell(self.crew, before, after)
 
     def _stop(self, run: Run, why: str) -> None:
         on_board = next((t.state.value for t in self._tickets() if schedule.run_id(t) == run.id), "gone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from nightcrew.core import pacing
 from nightcrew.core.model import OUT, Lane, LaneState
@@ -25,15 +26,27 @@ def change(crew: Crew, lane: Lane, why: str = "") -> None:
 
 
 def tell(crew: Crew, before: Mapping[str, Lane], now: Iterable[Lane], why: str = "") -> None:
+    """Tell of each lane whose state is another one."""
+    for kind, data in news(before, now, why):
+        crew.store.event(kind, **data)
+
+
+def news(before: Mapping[str, Lane], now: Iterable[Lane], why: str = "") -> list[tuple[str, dict[str, Any]]]:
     """One event for each lane whose state is another one; what a person must act on is an alarm, once."""
+    found: list[tuple[str, dict[str, Any]]] = []
     for lane in now:
         if lane.state is before.get(lane.name, Lane(lane.name)).state:
             continue
         said = why or lane.evidence
-        crew.store.event(f"lane.{lane.state}", lane=lane.name, evidence=said, until=lane.until)
+        found.append(_news(f"lane.{lane.state}", lane=lane.name, evidence=said, until=lane.until))
         log.warning("lane.changed", extra={"lane": lane.name, "state": lane.state, "why": said})
         if lane.state in OUT and lane.state is not LaneState.PAUSED:
-            crew.store.event("alarm", lane=lane.name, state=lane.state, evidence=said, cure=cure(lane))
+            found.append(_news("alarm", lane=lane.name, state=lane.state, evidence=said, cure=cure(lane)))
+    return found
+
+
+def _news(kind: str, **data: object) -> tuple[str, dict[str, Any]]:
+    return kind, data
 
 
 def cure(lane: Lane) -> str:
@@ -50,7 +63,7 @@ def by_hand(crew: Crew, kind: str, name: str) -> None:
         if kind == "pause":
             paused = replace(lane, state=LaneState.PAUSED, until=None, evidence="paused by hand", told_at=crew.now())
             change(crew, paused)
-        elif lane.state is not LaneState.UP:
+        elif lane.state in OUT or (name and lane.state is not LaneState.UP):
             up(crew, lane, "resumed by hand")
 
 

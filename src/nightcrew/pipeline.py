@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from nightcrew import proc
 from nightcrew.checks import Checks, run_hook
-from nightcrew.core import prompt, report
+from nightcrew.core import lanes, prompt, report
 from nightcrew.core.lifecycle import first_line
-from nightcrew.core.model import Attempt, Repo, Run, Ticket, Usage
-from nightcrew.core.outcome import RULES, Ending, LaneEffect, Outcome, Stop
+from nightcrew.core.model import Attempt, LaneState, Repo, Run, Ticket, Usage
+from nightcrew.core.outcome import RULES, Ending, LaneEffect, Next, Outcome, Stop
 from nightcrew.crew import INFRA, Crew, new_session_id, sentence
 from nightcrew.errors import ConfigError, Fenced, NightcrewError
 from nightcrew.ports import Progress, Task
@@ -81,6 +81,7 @@ class AttemptRun:
         ending = await self.step("session", lambda: self.session(prepared))
         self.attempt = replace(
             self.attempt, usage=ending.usage, reported_model=ending.model, session_id=ending.session_id,
+            cap=ending.cap,
         )  # fmt: skip
         checked = await self.step("gates", lambda: self.check(prepared, ending))
         self.attempt = replace(self.attempt, head=checked.head, gates=checked.results)
@@ -186,22 +187,32 @@ class AttemptRun:
         self._phase("session")
         if self.run.pending_head:
             return Ending(Outcome.DONE, "the work was finished before; only gates and publishing are left")
+        kept = self.attempt.session_id if self.attempt.resume else ""
         if self.live.asked:
-            kept = self.attempt.session_id if self.attempt.resume else ""
             return Ending(self.live.outcome or Outcome.CANCELLED, self.live.why, session_id=kept)
         try:
             earlier, task = self._task(prepared)
+            kept = task.session_id if task.resume else ""
             if task.scratch.name != "try-0":
                 await proc.sweep(self.mark())
-            ending = self._told() or await self._hear(task, prepared, earlier)
+            ending = self._told() or self._parked(kept) or await self._hear(task, prepared, earlier)
             ending = self._blamed(replace(ending, usage=ending.usage + earlier))
+            if RULES[ending.outcome].next is not Next.RESUME or ending.cap:
+                ending = replace(ending, session_id=ending.session_id or kept)  # it had said nothing yet
             ending = self.crew.meter.judged(self.attempt, ending)
             self._note(ending)
         except ConfigError as error:
             return Ending(Outcome.MISCONFIGURED, error.sentence())
         except INFRA as error:
-            return Ending(Outcome.INFRA, sentence(error))
+            return Ending(Outcome.INFRA, sentence(error), session_id=self.live.progress.session_id or kept)
         return ending
+
+    def _parked(self, kept: str) -> Ending | None:
+        """On a lane that was limited while this attempt was on its way, or nightcrew was dead, nothing is started."""
+        lane = self.crew.store.lanes().get(self.attempt.lane)
+        if lane is None or lane.state is not LaneState.LIMITED or lanes.opens(lane, self.crew.now(), tried=False):
+            return None
+        return Ending(Outcome.RATE_LIMITED, lane.evidence, session_id=kept)
 
     def _blamed(self, ending: Ending) -> Ending:
         """An agent that ended on a full disk did not fail (I3)."""
@@ -258,10 +269,8 @@ class AttemptRun:
         finally:
             self.crew.meter.close(self.run_id)
         await self._hook_safely("after_run", prepared.repo, task.workspace)
-        self.attempt = replace(
-            self.attempt, survivors=heard.survivors, cap=heard.cap, peak_memory=heard.peak_memory, oom=heard.oom
-        )
-        return read_ending(agent, heard, self.crew.now().astimezone())
+        self.attempt = replace(self.attempt, survivors=heard.survivors, peak_memory=heard.peak_memory, oom=heard.oom)
+        return replace(read_ending(agent, heard, self.crew.now().astimezone()), cap=heard.cap)
 
     def _check(self, progress: Progress) -> Stop | None:
         """Why the session must end, as far as money and windows go. What its windows say is news for the director."""

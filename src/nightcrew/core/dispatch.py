@@ -116,9 +116,13 @@ class _Tally:
             if not (why := self._refuses_on(run, agent)):
                 return agent, ""
             refusals[agent] = why
+            if run.session_id and agent == run.agent and self._momentary(agent):
+                break
         return "", "; ".join(dict.fromkeys(refusals.values())) or "no agent is configured for it"
 
     def _refuses_on(self, run: Run, agent: str) -> str:
+        if run.pending_head:  # no agent is called: its work is only checked and published
+            return admission.refuses(self.view.room, agent, tuple(self.started), self.policy)
         if why := self._closed(agent):
             return why
         view, lane = self.view, self.view.lane(self.view.seat(agent).lane)
@@ -130,10 +134,16 @@ class _Tally:
         load = self.loads.get(lane.name, pacing.Load())
         if (paced := pacing.slots(lane, load, self.now, self.policy)) <= running:
             return f"lane {lane.name} is paced: what is left of its window bears {paced} at once"
-        scopes = () if run.pending_head else budget.scopes(run.id, run.repo, lane.name)  # publishing spends nothing
-        if reached := budget.over(view.spend, scopes, self.policy.caps):
+        if reached := budget.over(view.spend, budget.scopes(run.id, run.repo, lane.name), self.policy.caps):
             return reached.says
         return admission.refuses(view.room, agent, tuple(self.started), self.policy)
+
+    def _momentary(self, agent: str) -> bool:
+        """Whether its lane is up and merely full, or its login is being renewed: a session waits for that."""
+        name = self.view.seat(agent).lane
+        most = self.policy.lanes.get(name, 0)
+        full = (most and self.lanes[name] >= most) or (self.lanes[name] and name in self.view.renewing)
+        return bool(full) and not self._closed(agent)
 
     def _closed(self, agent: str) -> str:
         seat = self.view.seat(agent)
@@ -144,12 +154,14 @@ class _Tally:
 
     def take(self, run: Run, agent: str) -> None:
         """It starts: what it takes is taken."""
-        seat = self.view.seat(agent)
+        called = self.reviewers.get(run.repo, "") if run.pending_head else agent
         self._count(run)
-        self.lanes[seat.lane] += 1
         self.running += 1
         self.started.append(agent)
-        self.probes |= {seat.lane, lanes.provider_lane(seat)}
+        if called:
+            seat = self.view.seat(called)
+            self.lanes[seat.lane] += not run.pending_head
+            self.probes |= {seat.lane, lanes.provider_lane(seat)}
 
 
 def spent_out(view: View, policy: Policy) -> Iterator[Fail]:

@@ -51,7 +51,7 @@ def _after(lane: Lane, effect: LaneEffect, ended: Attempt, policy: Policy, now: 
         return lane
     match effect:
         case LaneEffect.NONE:
-            silent = Outcome(ended.outcome) in (Outcome.INFRA, Outcome.CANCELLED)
+            silent = Outcome(ended.outcome) in (Outcome.INFRA, Outcome.CANCELLED) or _mute(ended)
             return lane if silent or lane.state in OUT else Lane(lane.name, windows=lane.windows)
         case LaneEffect.PARK:
             return _parked(lane, told, ended, policy, now, jitter)
@@ -66,6 +66,19 @@ def _after(lane: Lane, effect: LaneEffect, ended: Attempt, policy: Policy, now: 
             return replace(told, state=state, until=None)
 
 
+def answered(lanes: Mapping[str, Lane], seat: Seat, now: datetime) -> list[Lane]:
+    """The lanes that are up again because a reviewer answered there: those that were due for a try."""
+    known = [lanes[name] for name in (seat.lane, provider_lane(seat)) if name in lanes]
+    closed = (LaneState.LIMITED, LaneState.OVERLOADED)
+    due = [lane for lane in known if lane.state in closed and (lane.until is None or lane.until <= now)]
+    return [Lane(lane.name, windows=lane.windows) for lane in due]
+
+
+def _mute(ended: Attempt) -> bool:
+    """It ended without one answer of the provider: no word for the lane."""
+    return ended.outcome in (Outcome.STALLED, Outcome.CRASHED, Outcome.TIMED_OUT) and not ended.usage.tokens
+
+
 def _older(lane: Lane, ended: Attempt) -> bool:
     """What began before the lane's trouble was told says nothing about the lane now."""
     return lane.told_at is not None and ended.started_at is not None and ended.started_at < lane.told_at
@@ -74,14 +87,14 @@ def _older(lane: Lane, ended: Attempt) -> bool:
 def _parked(lane: Lane, told: Lane, ended: Attempt, policy: Policy, now: datetime, jitter: float) -> Lane:
     """Limited until the stated reset, the latest of several; without one for a while, and then one goes first."""
     limited = lane.state is LaneState.LIMITED and lane.until is not None and lane.until > now
+    rest = now + max(pause(told.failures, policy, jitter), timedelta(seconds=policy.probe_seconds))
     if ended.resets_at is None:
-        if limited:
-            return lane
-        wait = max(pause(told.failures, policy, jitter), timedelta(seconds=policy.probe_seconds))
-        return replace(told, state=LaneState.LIMITED, until=now + wait, probe=True)
+        return lane if limited else replace(told, state=LaneState.LIMITED, until=rest, probe=True)
     until = max(datetime.fromtimestamp(ended.resets_at, UTC) + timedelta(seconds=policy.reset_grace), now)
     if limited and not lane.probe and lane.until is not None and lane.until >= until:
         return lane
+    if until < rest and lane.failures and not _older(lane, ended):  # it said so before, and that was not true
+        return replace(told, state=LaneState.LIMITED, until=rest, probe=True)
     return replace(told, state=LaneState.LIMITED, until=until, probe=False)
 
 

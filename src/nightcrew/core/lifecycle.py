@@ -112,9 +112,7 @@ def _next(run: Run, ended: Attempt, outcome: Outcome, policy: Policy, now: datet
 
 def _pending(ended: Attempt, before: str) -> str:
     """Finished work that could not be checked or published, by an outage or because the reviewer cannot be asked."""
-    if ended.stage == "preparing":
-        return before
-    return ended.head if ended.stage in ("gates", "publish") else ""
+    return before or (ended.head if ended.stage in ("gates", "publish") else "")
 
 
 def _kept_session(ended: Attempt, outcome: Outcome) -> str:

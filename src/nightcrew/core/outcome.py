@@ -156,3 +156,4 @@ class Ending:
     session_id: str = ""
     claims: tuple[Claim, ...] = ()
     findings: tuple[Finding, ...] | None = None
+    cap: str = ""  # which cap ended it, when we did

@@ -86,8 +86,9 @@ def slots(lane: Lane, load: Load, now: datetime, policy: Policy) -> int:
 
     Never 0 while a window has a share left that is ours and can be used, so that nothing waits for ever.
     """
-    windows = [*_open(lane, now), *_next(lane, now)]
-    bears = min((_bears(window, load, now, policy) for window in windows), default=ANY)
+    bears = min((_bears(window, load, now, policy) for window in _open(lane, now)), default=ANY)
+    anew = min((_bears(window, load, now, policy) for window in _next(lane, now)), default=ANY)
+    bears = min(bears, max(anew, 1))  # one must ask, or nobody ever hears how it stands
     watched = policy.pace or policy.keep_back > 0
     return min(bears, FEW) if watched and any(_stale(window, lane, now) for window in _open(lane, now)) else bears
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from nightcrew.core.dispatch import agents_for, plan, spent_out, turns_of_lanes
+from nightcrew.core.lanes import provider_lane
 from nightcrew.core.lifecycle import ENDED
 from nightcrew.core.model import OUT, Policy, Repo, Run, RunState, Ticket, TicketState
 from nightcrew.core.route import route
@@ -174,5 +175,14 @@ def _will_go_on(run: Run, view: View) -> bool:
         return False
     if any(b not in view.finished for b in run.blocked_by):
         return False
-    lanes = [view.lane(view.seat(agent).lane) for agent in agents_for(run, view)]
-    return any(lane.state not in OUT for lane in lanes) and run.repo in {r.name for r in view.repos}
+    repo = next((repo for repo in view.repos if repo.name == run.repo), None)
+    if repo is None:
+        return False
+    if run.pending_head:
+        return not (repo.gates.review and _out(repo.gates.review, view))
+    return any(not _out(agent, view) for agent in agents_for(run, view))
+
+
+def _out(agent: str, view: View) -> bool:
+    seat = view.seat(agent)
+    return any(view.lane(name).state in OUT for name in (seat.lane, provider_lane(seat)))

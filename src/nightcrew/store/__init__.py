@@ -221,14 +221,17 @@ class Store:
         ended = replace(ended, phase="ended", ended_at=ended.ended_at or datetime.now(UTC))
         with self.begin() as c:
             where = (attempts.c.run_id == ended.run_id, attempts.c.number == ended.number)
+            lane = c.execute(sa.select(attempts.c.lane).where(*where)).scalar()  # `ended` may name the reviewer's
             done = c.execute(attempts.update().where(*where, attempts.c.phase != "ended").values(**_row(ended)))
             if done.rowcount:
-                spend.record(c, ended)
+                spend.record(c, replace(ended, lane=lane or ended.lane))
                 _event(c, ended.run_id, "attempt.ended", {"number": ended.number, "outcome": ended.outcome,
                                                           "evidence": ended.evidence[:2000]})  # fmt: skip
 
-    def settle(self, run: Run, ended: Attempt, told: Iterable[Lane]) -> bool:
-        """Fold an ended attempt: run, lanes, patch claims and event in one transaction; once."""
+    def settle(
+        self, run: Run, ended: Attempt, told: Iterable[Lane], news: Iterable[tuple[str, Mapping[str, object]]] = ()
+    ) -> bool:
+        """Fold an ended attempt: run, lanes, patch claims and events in one transaction; once."""
         with self.begin() as c:
             where = (
                 attempts.c.run_id == ended.run_id,
@@ -242,6 +245,8 @@ class Store:
                 c.execute(patches.delete().where(patches.c.run_id == run.id))
             for lane in told:
                 _put(c, lanes, {"name": lane.name}, _row(lane))
+            for kind, data in news:
+                _event(c, "", kind, data)
             return True
 
     # -- patches: the same change is published once (I1) -------------------------------------------------------------
