@@ -28,6 +28,7 @@ def pytest_on(source: str, folder: Path, *options: str) -> subprocess.CompletedP
     return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", LEFT_OUT)
 def test_a_test_left_out_is_a_failed_one_that_says_why(how: str, tmp_path: Path) -> None:
     assert pytest_on(LEFT_OUT[how], tmp_path).returncode in {0, 5}

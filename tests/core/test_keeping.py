@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightcrew.core.keeping import DAY, Logs, branches, logs_to_compress, logs_to_delete, over, past
@@ -27,15 +27,18 @@ one_log = st.integers(0, 50 * MB).flatmap(
     )
 )
 heaps = st.lists(one_log, max_size=20, unique_by=lambda one: one.folder)
+FEW = settings(max_examples=40)  # each is a heap of things
 keeps = st.builds(Keep, compress_days=st.floats(0, 50), logs_days=st.floats(0, 120), logs_mb=st.integers(0, 200))
 
 
+@FEW
 @given(heaps, keeps)
 def test_no_log_of_a_run_that_is_not_over_goes(logs: list[Logs], keep: Keep):
     goes = logs_to_delete(logs, keep, NOW)
     assert all(one.over for one in logs if one.folder in goes)
 
 
+@FEW
 @given(heaps, keeps)
 def test_what_stays_fits_or_belongs_to_runs_that_are_not_over(logs: list[Logs], keep: Keep):
     goes = logs_to_delete(logs, keep, NOW)
@@ -45,6 +48,7 @@ def test_what_stays_fits_or_belongs_to_runs_that_are_not_over(logs: list[Logs], 
     assert not keep.logs_mb or size <= keep.logs_mb * MB or not any(one.over for one in stays)
 
 
+@FEW
 @given(heaps, keeps)
 def test_of_two_logs_of_ended_runs_the_older_one_goes_first(logs: list[Logs], keep: Keep):
     goes = logs_to_delete(logs, keep, NOW)
@@ -52,6 +56,7 @@ def test_of_two_logs_of_ended_runs_the_older_one_goes_first(logs: list[Logs], ke
     assert all(one.at <= min(stays, default=NOW) for one in logs if one.folder in goes)
 
 
+@FEW
 @given(heaps, keeps, st.floats(0, 50))
 def test_what_goes_today_goes_tomorrow(logs: list[Logs], keep: Keep, days: float):
     later = NOW + days * DAY
@@ -62,6 +67,7 @@ def test_what_goes_today_goes_tomorrow(logs: list[Logs], keep: Keep, days: float
     }
 
 
+@FEW
 @given(heaps)
 def test_zero_is_for_ever_and_without_end(logs: list[Logs]):
     keep = Keep(compress_days=0, logs_days=0, logs_mb=0)

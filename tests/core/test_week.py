@@ -13,6 +13,7 @@ WEEK = Shape()
 SMALL = Shape(days=2.0, five_hour=4e6, seven_day=12e6)
 
 
+@pytest.mark.slow
 def test_pacing_finishes_at_least_15_percent_more_tickets_than_dispatching_blindly():
     blind, paced = simulate(WEEK, Policy(pace=False), 0), simulate(WEEK, Policy(), 0)
     assert paced.finished >= 1.15 * blind.finished
