@@ -45,6 +45,7 @@ PARTS = {
     "The machine, and nightcrew itself": fault_machine.FAULTS,
     "Board, forge, caps, clocks on the wall": fault_outside.FAULTS,
 }
+assert len({fault.title for part in PARTS.values() for fault in part}) == sum(map(len, PARTS.values()))
 LIVE: list[House] = []
 NUMBERS = count(1)
 
