@@ -117,7 +117,10 @@ def test_old_rows_say_nothing_of_what_was_not_measured_then_and_are_shown(store:
     assert memory.measured(store, ["claude"]) == {"claude": []}
     assert memory.killed_since(store, datetime.min.replace(tzinfo=UTC)) == []
     assert keeping.unsettled(store) == {"b:1": {2}}
-    assert [views.attempt_row(attempt)["outcome"] for attempt in store.attempts_of("b:1")] == ["crashed", ""]
+    assert [views.attempt_row(attempt)["outcome"] for attempt in store.attempts_of("b:1")] == [
+        "crashed",
+        "session",
+    ]  # while it is under way, its phase
     assert {views.lane_row(lane)["lane"] for lane in store.lanes().values()} == set(LANES)
 
 

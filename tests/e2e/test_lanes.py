@@ -109,7 +109,8 @@ def test_a_login_program_that_fails_leaves_the_lane_out(night: Night) -> None:
     log_out(night, "ONE")
     night.run("up", "--until-idle")
     assert "ended with exit code 3" in on_terminal(night, ["lanes", "login", "scripted"], columns=80)
-    assert night.sql("SELECT 1 FROM orders WHERE obeyed_at IS NULL") == []
+    assert night.sql("SELECT count(*) FROM orders") == [(0,)]
+    assert night.sql("SELECT state FROM lanes WHERE name = 'scripted'") == [("logged_out",)]
 
 
 # ---- orders

@@ -91,11 +91,14 @@ def _parked(lane: Lane, told: Lane, ended: Attempt, policy: Policy, now: datetim
     if ended.resets_at is None:
         return lane if limited else replace(told, state=LaneState.LIMITED, until=rest, probe=True)
     until = max(datetime.fromtimestamp(ended.resets_at, UTC) + timedelta(seconds=policy.reset_grace), now)
-    if limited and not lane.probe and lane.until is not None and lane.until >= until:
+    older = _older(lane, ended)
+    if limited and (older or not lane.probe) and lane.until is not None and lane.until >= until:
         return lane
-    if until < rest and lane.failures and not _older(lane, ended):  # it said so before, and that was not true
+    if until < rest and lane.failures and not older:  # it said so before, and that was not true
         return replace(told, state=LaneState.LIMITED, until=rest, probe=True)
-    return replace(told, state=LaneState.LIMITED, until=until, probe=False)
+    # What began before the trouble may lengthen it; when the trouble was told stays, or all would be older for ever.
+    at, failures = (lane.told_at, lane.failures) if older else (now, told.failures)
+    return replace(told, state=LaneState.LIMITED, until=until, probe=False, told_at=at, failures=failures)
 
 
 def _broken(told: Lane, until: datetime) -> Lane:
