@@ -79,14 +79,14 @@ def summary(results: Sequence[Result], seconds: float) -> str:
 
 def page(results: Sequence[Result], parts: Mapping[str, Iterable[Fault]], seconds: float, jobs: int) -> str:
     """docs/faults.md."""
-    played = [r for r in results if r.name != "no fault"]
+    played = [r for r in results if not r.name.startswith("no fault")]
     wrong = [r for r in played if r.wrong]
     verdict = "All came to what they must." if not wrong else f"{len(wrong)} did not come to what they must."
     text = [HEAD.format(faults=len(played), verdict=verdict, machine=_machine(jobs), minutes=seconds / 60)]
     by_name = {(r.name, r.agent): r for r in results}
     text += [
         "## Nights without a fault\n\nHere the column *night lost* is the length of the whole night.\n",
-        _table([r for r in results if r.name == "no fault"]),
+        _table([r for r in results if r.name.startswith("no fault")]),
     ]
     for title, faults in parts.items():
         rows = [by_name[f.name, f.agent] for f in faults if (f.name, f.agent) in by_name]

@@ -112,19 +112,32 @@ def _folder(kept: Path | None) -> Iterator[Path]:
 def play(faults: Iterable[Fault], folder: Path, jobs: int, say: Callable[[str], None]) -> Iterator[Result]:
     """Play each; first, for each agent, the night without a fault that the others are compared with."""
     faults = list(faults)
-    can = {agent: not missing(Fault("", "", healthy, agent)) for agent in dict.fromkeys(f.agent for f in faults)}
-    usual = [Fault("no fault", "what all others are compared with", healthy, a) for a, yes in can.items() if yes]
-    lengths: dict[str, float] = {}
+    usual = {(f.agent, f.needs == "faketime"): _usual(f) for f in faults if not missing(f)}
     with ThreadPoolExecutor(jobs) as pool:
-        for result in pool.map(lambda fault: one(fault, folder, 0.0), usual):
-            lengths[result.agent] = result.seconds
+        results = list(pool.map(lambda fault: one(fault, folder, 0.0), usual.values()))
+        for result in results:
             say(fault_page.line(result))
             yield result
-            if result.wrong:
-                return  # with nothing to compare with, nothing can be said
-        for result in pool.map(lambda fault: one(fault, folder, lengths.get(fault.agent, 0.0)), faults):
+        if any(result.wrong for result in results):
+            return  # with nothing to compare with, nothing can be said
+        lengths = dict(zip(usual, (result.seconds for result in results), strict=True))
+        took = {f.title: lengths.get((f.agent, f.needs == "faketime"), 0.0) for f in faults}
+        for result in pool.map(lambda fault: one(fault, folder, took[fault.title]), faults):
             say(fault_page.line(result))
             yield result
+
+
+def _usual(fault: Fault) -> Fault:
+    """The same night without the fault, also as slow as libfaketime makes it."""
+    if fault.needs != "faketime":
+        return Fault("no fault", "what all others are compared with", healthy, fault.agent)
+    return Fault("no fault, libfaketime", "what those that turn the clock are compared with", slowed, fault.agent)
+
+
+def slowed(house: House) -> None:
+    """Nothing goes wrong, and the clock is asked of libfaketime."""
+    fault_machine.clock(house, "+0")
+    healthy(house)
 
 
 def healthy(house: House) -> None:

@@ -1,4 +1,4 @@
-"""Many sessions of the real Claude Code on one subscription's login: shared, and copied."""
+"""Many sessions of the real Claude Code on one subscription's login, which they share."""
 
 from __future__ import annotations
 
@@ -58,18 +58,3 @@ async def test_sessions_that_share_an_expired_login_renew_it_once_and_all_go_on(
     login = told[0][0].login(now)
     assert (login.kind, login.ok, (login.expires_at or 0) > now.timestamp() + 1000) == ("file", True, True)
     assert len({agent.seat for agent, *_ in told}) == 1
-
-
-async def test_copies_of_a_login_log_one_another_out_and_that_is_told(
-    claude_program: Path, endpoint: TokenEndpoint, repo: Repository, tmp_path: Path
-) -> None:
-    homes = [endpoint.login(tmp_path / f"copy-{number}") for number in range(3)]
-    before = {Claude("a", {"config_dir": str(home)}).login(datetime.now(UTC)).same for home in homes}
-    assert len(before) == 1
-    told = await work(claude_program, endpoint, repo, tmp_path, homes)
-    assert sorted(outcome for _, outcome, _ in told) == [Outcome.DONE, Outcome.LOGGED_OUT, Outcome.LOGGED_OUT], told
-    assert (endpoint.renewed, endpoint.refused) == (1, 2)
-    for agent, outcome, _ in told:
-        login = agent.login(datetime.now(UTC))
-        assert login.ok == (outcome is Outcome.DONE)
-        assert login.ok or f"`nightcrew lanes login {agent.seat.lane}`" in login.says
