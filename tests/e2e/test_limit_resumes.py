@@ -21,7 +21,7 @@ WITHIN = 5.0  # seconds after it within which all three must be at work again
 
 async def test_three_sessions_at_their_limit_resume_by_themselves_within_5_seconds_of_the_reset(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     side = ClaudeSide()
     limit = {**side.wrong["limit"], "limits": {"resets_in": AHEAD}, "lasts": AHEAD, "times": -1}
     script = {key: [limit, side.shell(work(key)), {"text": f"{key} is done."}] for key in KEYS}

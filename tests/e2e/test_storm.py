@@ -53,7 +53,7 @@ def night(tmp_path: Path) -> Night:
 
 def test_a_storm_of_429_is_sat_out_with_one_probe_a_minute_and_costs_nothing(
     night: Night, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     with night.up("--until-idle") as up:
         night.until(lambda: bool(told(night)) and all_ended(night))
         began = datetime.now().timestamp()

@@ -153,6 +153,7 @@ class Vitals:
         self._cpu, self._io = Bucket(IDLE_CPU, LEAST_CPU), Bucket(IDLE_IO, LEAST_IO)
         self._seconds, self._bytes = dict[int, float](), dict[int, float]()
         self._busy, self._talkers = dict[int, float](), set[int]()
+        self._looked, self._corpses, self._still = 0.0, set[int](), set[int]()
 
     def forget(self) -> None:
         """The next look only says what was used up to then: it has shown otherwise meanwhile that it is alive."""
@@ -214,12 +215,15 @@ class Vitals:
         return tuple(dict.fromkeys(name for pid in order if (name := _name(taken, pid))))[:NAMED]
 
     def _dead(self, taken: Look, tree: set[int], runs: set[int], *, idle: bool) -> str:
-        """The agent's program, when it ended and what should have waited for it did not."""
-        for pid in sorted(tree - runs):
-            row = taken.rows[pid]
-            if (pid == self._agent(taken) and self._has_shim()) or (idle and self._left_alone(taken, row, runs)):
-                return _name(taken, pid) or "the agent"
-        return ""
+        """The agent's program, when it ended and what should have waited for it did not, in two looks.
+
+        In one look, any child is a zombie for the moment until it is waited for, and a busy parent lets it wait.
+        """
+        if taken.at > self._looked:
+            agent = self._agent(taken) if self._has_shim() else 0
+            found = {p for p in tree - runs if p == agent or (idle and self._left_alone(taken, taken.rows[p], runs))}
+            self._looked, self._corpses, self._still = taken.at, found, found & self._corpses
+        return _name(taken, min(self._still)) or "the agent" if self._still else ""
 
     def _agent(self, taken: Look) -> int:
         """The eldest child of the shim; later ones are orphans that it adopted."""
