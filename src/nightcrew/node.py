@@ -26,7 +26,7 @@ from nightcrew.store import Store, memory
 FLUSH_EVERY = 1.0
 LOOKS = 10  # at the ramp, between two flushes
 MEASURED_EVERY = 60.0  # seconds
-SPEAKS_BY = 60.0
+SPEAKS_BY = 20.0
 """Seconds after which a session that said nothing is no longer one that is starting: some agents never speak."""
 LOWERED_FOR = timedelta(hours=1)
 REMEMBERED_FOR = timedelta(hours=24)  # that an agent's session was ended for its memory

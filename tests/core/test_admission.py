@@ -150,7 +150,7 @@ def test_sessions_that_spoke_let_the_next_ones_start():
     assert refuses(room, "claude", (), policy) == "ramp: 2 sessions have not said a word yet, 2 may"
     assert refuses(replace(room, starting=1), "claude", (), policy) == ""
     assert refuses(replace(room, starting=1), "claude", ("codex",), policy).startswith("ramp: 2")
-    assert at_a_time(ROOMY, Policy()) == 16
+    assert at_a_time(ROOMY, Policy()) == 24
 
 
 def test_after_a_kill_for_memory_fewer_run_at_once():

@@ -10,7 +10,7 @@ from nightcrew.core.model import Policy
 
 SMALL_DISK = 0.05
 """On a small disk this share of it is room enough."""
-STARTS_PER_CORE = 4
+STARTS_PER_CORE = 6
 SAMPLES = 5
 """So many measured sessions are believed, even when they say less than the agent's own word."""
 

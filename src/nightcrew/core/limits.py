@@ -56,7 +56,7 @@ class Policy:
 
     `keep_back` is the share (0..1) of every provider window that stays the owner's; `pace` spreads what is left so that
     windows last. A node starts nothing with less than `min_memory_mb` and `min_disk_mb` free (and no disk fuller than
-    95 %), above `max_load` per core, or while `starting` sessions have not said a word yet (0 = four for each core).
+    95 %), above `max_load` per core, or while `starting` sessions have not said a word yet (0 = six for each core).
     `rate_factor` is how many times the usual spend per minute a session may reach.
     """
 
