@@ -92,7 +92,6 @@ _COUNT = Annotated[int, Meta(ge=0, le=10**15)]
 _SOME = Annotated[int, Meta(ge=1, le=10**6)]
 _NUMBER = Annotated[float, Meta(ge=0, le=1e9)]  # a moment plus more than this is no date any more
 _TIME = Annotated[float, Meta(gt=0, le=1e9)]
-_NAMES = tuple[str, ...]
 _TABLE = dict[str, Any]
 
 
@@ -107,14 +106,13 @@ _TOP: dict[str, Any] = {
 }  # fmt: skip
 _CREW: dict[str, Any] = {
     "name": str, "state_dir": str, "database_url": str, "scan_every": _TIME, "workspace": str, "workspaces_dir": str,
-    "identity": tuple[str, str], "agents": _NAMES,
+    "identity": tuple[str, str], "agents": tuple[str, ...],
 }  # fmt: skip
 _AT_LEAST_ONE = ("max_running", "max_attempts", "failures_per_model", "fast_fails_to_park")
 _LIMITS = {
-    **_keys(Policy), **dict.fromkeys(_AT_LEAST_ONE, _SOME),
-    **dict.fromkeys(("backoff_base", "backoff_max", "probe_seconds"), _TIME), "attempt": _TABLE,
+    **_keys(Policy), **dict.fromkeys(_keys(Caps), _TABLE), "attempt": _TABLE,
+    **dict.fromkeys(_AT_LEAST_ONE, _SOME), **dict.fromkeys(("backoff_base", "backoff_max", "probe_seconds"), _TIME),
     "keep_back": Annotated[float, Meta(ge=0, lt=1)], **dict.fromkeys(("lanes", "boards", "labels"), dict[str, _SOME]),
-    **dict.fromkeys(_keys(Caps), _TABLE),
 }  # fmt: skip
 del _LIMITS["budget"], _LIMITS["caps"]  # written as [limits.attempt], [limits.ticket], ...
 _ATTEMPT = {**_keys(Budget), "minutes": _NUMBER, "stall_minutes": _NUMBER}
