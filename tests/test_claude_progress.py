@@ -90,9 +90,9 @@ def test_a_question_to_a_person_is_told_until_it_is_answered(tmp_path: Path) -> 
 
 def test_the_sessions_own_record_is_named_after_its_folder(tmp_path: Path) -> None:
     (place := tmp_path / "a_b.c d").mkdir()
-    made = Claude("night", {**ANY, "config_dir": "/logins/work"}).launch(Task(place, "Do it.", tmp_path, SESSION))
+    made = Claude("night", {**ANY, "config_dir": "/logins/one"}).launch(Task(place, "Do it.", tmp_path, SESSION))
     folder = "".join(c if c.isascii() and c.isalnum() else "-" for c in str(place.resolve()))
-    assert made.conversation.progress.transcript == f"/logins/work/projects/{folder}/{SESSION}.jsonl"
+    assert made.conversation.progress.transcript == f"/logins/one/projects/{folder}/{SESSION}.jsonl"
     (deep := tmp_path / ("x" * 200)).mkdir()
     unknown = Claude("night", ANY).launch(Task(deep, "Do it.", tmp_path, SESSION)).conversation.progress.transcript
     assert unknown == ""  # the CLI puts a hash of its own behind such a name

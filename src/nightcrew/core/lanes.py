@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -144,9 +144,3 @@ def says(lane: Lane, now: datetime) -> str:
     if lane.until and lane.until > now:
         return f"lane {lane.name} is {lane.state.value} until {lane.until.astimezone():%a %H:%M:%S}: {lane.evidence}"
     return f"lane {lane.name} is tried by one attempt first: {lane.evidence}"
-
-
-def waits_for(lanes: Iterable[Lane], now: datetime) -> datetime | None:
-    """When the first of these lanes may be tried again; None when one is up, or none will come back by itself."""
-    times = [lane.until or now for lane in lanes if lane.state not in OUT]
-    return min((at for at in times if at > now), default=None)
