@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -233,8 +233,3 @@ def adapter(port: str, kind: str) -> Callable[..., Any]:
         )
     loaded: Callable[..., Any] = found[kind].load()
     return loaded
-
-
-def adapters(port: str) -> Mapping[str, str]:
-    """Every installed adapter of a port and where it comes from."""
-    return {point.name: point.value for point in entry_points(group=f"nightcrew.{port}")}

@@ -14,6 +14,7 @@ from math import inf
 from pathlib import Path
 
 from nightcrew import proc
+from nightcrew.core.budget import attempt_over
 from nightcrew.core.liveness import Life, Signals, Verdict, question, verdict
 from nightcrew.core.model import Budget
 from nightcrew.core.outcome import Ending, Outcome, Stop
@@ -338,10 +339,8 @@ class Pulse:
             return self.over
         if budget.seconds and took > budget.seconds:
             return Stop(Outcome.TIMED_OUT, f"out of time: {took:.0f} s, allowed {budget.seconds:.0f} s")
-        if budget.tokens and used.tokens > budget.tokens:
-            return Stop(Outcome.TOKEN_CAP, f"{used.tokens:,} tokens used, the cap of an attempt is {budget.tokens:,}")
-        if budget.money and used.money > budget.money:
-            return Stop(Outcome.MONEY_CAP, f"${used.money:.2f} used, the cap of an attempt is ${budget.money:.2f}")
+        if reached := attempt_over((used.tokens, used.money), budget):  # a review is metered by nobody else
+            return reached.stop
         if budget.turns and used.turns > budget.turns:
             return Stop(Outcome.TURN_LIMIT, f"{used.turns} turns used, the cap of an attempt is {budget.turns}")
         if budget.log_bytes and self.stdout.stat().st_size > budget.log_bytes:
