@@ -13,7 +13,7 @@ from nightcrew import proc
 from nightcrew.checks import Checks, run_hook
 from nightcrew.core import lanes, prompt, report
 from nightcrew.core.lifecycle import first_line
-from nightcrew.core.model import Attempt, LaneState, Repo, Run, Ticket, Usage
+from nightcrew.core.model import STARTING, Attempt, LaneState, Repo, Run, Ticket, Usage
 from nightcrew.core.outcome import RULES, Ending, LaneEffect, Next, Outcome, Stop
 from nightcrew.crew import INFRA, Crew, new_session_id, sentence
 from nightcrew.errors import ConfigError, Fenced, NightcrewError
@@ -99,7 +99,8 @@ class AttemptRun:
     def _verdict(self, ending: Ending, checked: Checked, prepared: Prepared) -> Attempt | None:
         """The outcome, unless everything holds and the pull request may be opened."""
         if ending.outcome not in (Outcome.DONE, Outcome.BLOCKED):
-            return replace(self._ended(ending.outcome, ending.evidence, stage="session"), resets_at=ending.resets_at)
+            stage = "session" if ending.started else STARTING
+            return replace(self._ended(ending.outcome, ending.evidence, stage=stage), resets_at=ending.resets_at)
         if checked.problem:
             ended = self._ended(Outcome(checked.outcome), checked.problem, stage="gates")
             return replace(ended, resets_at=checked.resets_at, lane=checked.lane or ended.lane)
@@ -200,7 +201,8 @@ class AttemptRun:
             if RULES[ending.outcome].next is not Next.RESUME or ending.cap:
                 ending = replace(ending, session_id=ending.session_id or kept)  # it had said nothing yet
             ending = self.crew.meter.judged(self.attempt, ending)
-            self._note(ending)
+            if ending.started:
+                self._note(ending)
         except ConfigError as error:
             return Ending(Outcome.MISCONFIGURED, error.sentence())
         except INFRA as error:
@@ -212,7 +214,8 @@ class AttemptRun:
         lane = self.crew.store.lanes().get(self.attempt.lane)
         if lane is None or lane.state is not LaneState.LIMITED or lanes.opens(lane, self.crew.now(), tried=False):
             return None
-        return Ending(Outcome.RATE_LIMITED, lane.evidence, session_id=kept)
+        why = f"not started: {lanes.says(lane, self.crew.now())}"
+        return Ending(Outcome.RATE_LIMITED, why, session_id=kept, started=False)
 
     def _blamed(self, ending: Ending) -> Ending:
         """An agent that ended on a full disk did not fail (I3)."""

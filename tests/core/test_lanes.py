@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightcrew.core import lanes
-from nightcrew.core.model import OUT, Attempt, Lane, LaneState, Policy, Seat, Window
+from nightcrew.core.model import OUT, STARTING, Attempt, Lane, LaneState, Policy, Seat, Window
 from nightcrew.core.outcome import RULES, LaneEffect, Outcome
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -34,6 +34,13 @@ def test_a_limit_parks_the_lane_until_the_stated_reset():
     assert (lane.state, lane.until, lane.probe) == (LaneState.LIMITED, LATER + timedelta(seconds=2), False)
     assert lanes.opens(lane, lane.until, tried=True)  # the provider said when: all may go on then
     assert not lanes.opens(lane, LATER, tried=False)
+
+
+def test_an_attempt_given_back_before_its_agent_was_started_says_nothing_of_the_lane():
+    limited = after({}, ended(Outcome.RATE_LIMITED, resets_at=LATER.timestamp()))
+    held = ended(Outcome.RATE_LIMITED, stage=STARTING)
+    assert after(limited, held, LATER + timedelta(minutes=1)) == limited  # settled after the reset: it parks nothing
+    assert after({}, held) == {}
 
 
 def test_a_limit_that_does_not_say_until_when_is_tried_by_one_after_a_minute():

@@ -24,6 +24,7 @@ from nightcrew.cli.demo_scenes import REPOS, SCRIPT, TICKETS
 from nightcrew.cli.live import telling
 from nightcrew.cli.show import COLUMNS, as_json, table, wrapped
 from nightcrew.cli.work import log_to, summary
+from nightcrew.core.model import STARTING
 from nightcrew.core.report import night_report
 from nightcrew.errors import UsageError
 from nightcrew.git import git
@@ -123,7 +124,11 @@ async def _result(app: App, agent: str) -> dict[str, Any]:
     pulls = {name: await app.forges[repo.forge].list(repo) for name, repo in app.repos.items()}
     opened = [p for found in pulls.values() for p in found]
     outcomes = {
-        r.key: {"state": r.state.value, "attempts": [a.outcome for a in app.store.attempts_of(r.id)]} for r in runs
+        r.key: {
+            "state": r.state.value,
+            "attempts": [a.outcome for a in app.store.attempts_of(r.id) if a.stage != STARTING],
+        }
+        for r in runs
     }
     return {
         "agent": agent, "model_called": agent != "scripted", "tickets": len(runs), "pull_requests": len(opened),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from nightcrew.core.lifecycle import backoff, first_line
-from nightcrew.core.model import OUT, Attempt, Lane, LaneState, Policy, Seat
+from nightcrew.core.model import OUT, STARTING, Attempt, Lane, LaneState, Policy, Seat
 from nightcrew.core.outcome import RULES, LaneEffect, Outcome
 
 OUT_STATES: dict[Outcome, LaneState] = {
@@ -26,7 +26,12 @@ def provider_lane(seat: Seat) -> str:
 def after(
     lanes: Mapping[str, Lane], seat: Seat, ended: Attempt, policy: Policy, now: datetime, jitter: float = 0.0
 ) -> list[Lane]:
-    """What the ended attempt says: the lanes that are different now. An overload is the provider's, not the lane's."""
+    """What the ended attempt says: the lanes that are different now. An overload is the provider's, not the lane's.
+
+    One whose agent was never started says nothing: what held it back was known before.
+    """
+    if ended.stage == STARTING:
+        return []
     rule = _rule(ended)
     names = {seat.lane: rule}
     if rule is LaneEffect.BREAK:

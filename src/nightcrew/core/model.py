@@ -206,6 +206,10 @@ class Run:
     updated_at: datetime | None = None
 
 
+STARTING = "starting"
+"""The phase of an attempt whose agent was not started yet; one that ended in it says nothing about its lane."""
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One agent session for a run, from start to outcome."""
@@ -217,7 +221,7 @@ class Attempt:
     session_id: str
     resume: bool
     fence: int
-    phase: str = "starting"  # starting | preparing | session | gates | publish | ended
+    phase: str = STARTING  # starting | preparing | session | gates | publish | ended
     stage: str = ""  # the phase in which it ended
     outcome: str = ""
     evidence: str = ""

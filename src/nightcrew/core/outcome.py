@@ -157,3 +157,4 @@ class Ending:
     claims: tuple[Claim, ...] = ()
     findings: tuple[Finding, ...] | None = None
     cap: str = ""  # which cap ended it, when we did
+    started: bool = True  # False: it was given back before its agent was started
