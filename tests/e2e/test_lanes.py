@@ -20,6 +20,7 @@ from tests.e2e.test_cli import ANSI, on_terminal
 
 pytestmark = pytest.mark.slow
 LOGGED_OUT = {"result": {"outcome": "logged_out", "text": "Not logged in"}}
+WORK_OF_ONE = json.loads(json.dumps(WORK).replace("{ticket}", "ONE"))
 TICKETS = ("ONE", "TWO", "THREE")
 
 
@@ -244,3 +245,20 @@ async def test_claudes_refused_login_parks_its_lane_until_a_person_logged_in_aga
         assert story.run.consumed == 1
     assert endpoint.renewed == 1
     assert len(after.happened("alarm")) == 1
+
+
+def test_what_was_on_its_way_when_the_lane_closed_is_given_back_and_says_so(night: Night) -> None:
+    go = night.home / "go"
+    night.repo("slow", f'[repos.hooks]\nbefore_run = "while [ ! -e {go} ]; do sleep 0.05; done"\n')
+    night.scenes["ONE"] = {"attempts": [[{"limit": {"seconds_ahead": 5}}]], "on_resume": {"attempts": [WORK_OF_ONE]}}
+    night.ticket("ONE", "good")
+    night.ticket("TWO", "slow")
+    with night.up():
+        night.until(lambda: state(night) == "limited")
+        go.touch()
+        night.until(lambda: set(night.runs().values()) == {"in_review"})
+    assert night.attempts("TWO") == ["rate_limited", "done"]
+    assert consumed(night) == {"ONE": 1, "TWO": 1}
+    (why,) = night.sql("SELECT evidence FROM attempts WHERE stage = 'starting'")
+    assert why[0].startswith("not started: lane scripted is limited until")
+    assert len(night.sql("SELECT 1 FROM events WHERE kind = 'lane.limited'")) == 1
