@@ -324,6 +324,11 @@ def test_an_agent_that_talks_about_errors_is_not_in_one() -> None:
     assert read(INIT, answer(said), result(said)).outcome is Outcome.DONE
 
 
+def test_a_model_that_declines_has_not_done_it_even_where_the_cli_calls_it_a_success() -> None:
+    said = "I can't help with this request."
+    assert read(INIT, answer(said), result(said, stop_reason="refusal")).outcome is Outcome.REFUSED
+
+
 def test_a_claim_to_be_blocked_is_handed_on_with_its_places() -> None:
     said = "I stop.\n\n```nightcrew-blocked\nreason: no key\nconf.py:3: KEY = None\n```"
     ended = read(INIT, answer(said), result(said))

@@ -120,7 +120,8 @@ class End:
         """Whether every field agrees that it went well, the exit code aside."""
         result = self.result or {}
         fine = result.get("is_error") is False and result.get("subtype") == "success" and self.heard.error is None
-        return fine and as_text(result.get("terminal_reason")) not in _FAILED
+        declined = result.get("stop_reason") == "refusal"  # a version may call that a success, too
+        return fine and not declined and as_text(result.get("terminal_reason")) not in _FAILED
 
     @property
     def died(self) -> str:
@@ -259,8 +260,8 @@ def _complaints(stderr: str) -> str:
 
 
 ENDS: tuple[Rule[End], ...] = (
-    Rule("`result.is_error` is false, `subtype` is `success`, no last answer is an error, and the exit code is 0 (or a "
-         "signal, after the result)", _done, kinds=(Outcome.DONE, Outcome.BLOCKED)),
+    Rule("`result.is_error` is false, `subtype` is `success`, no last answer is an error, `stop_reason` is no refusal, "
+         "and the exit code is 0 (or a signal, after the result)", _done, kinds=(Outcome.DONE, Outcome.BLOCKED)),
     Rule("the same, and a bad exit code", _failed_after_it, kinds=(Outcome.CRASHED,)),
     _by("subtype", _SUBTYPE),
     _by("terminal_reason", _REASON),
