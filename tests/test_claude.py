@@ -329,6 +329,11 @@ def test_a_model_that_declines_has_not_done_it_even_where_the_cli_calls_it_a_suc
     assert read(INIT, answer(said), result(said, stop_reason="refusal")).outcome is Outcome.REFUSED
 
 
+def test_a_providers_bare_answer_on_stdout_is_read_by_its_words() -> None:
+    bare = """API Error: 529 {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"""
+    assert read(bare, exit_code=1).outcome is Outcome.OVERLOADED
+
+
 def test_a_claim_to_be_blocked_is_handed_on_with_its_places() -> None:
     said = "I stop.\n\n```nightcrew-blocked\nreason: no key\nconf.py:3: KEY = None\n```"
     ended = read(INIT, answer(said), result(said))

@@ -17,7 +17,10 @@ LENGTHS = {"five_hour": 18_000.0, "seven_day": 604_800.0}
 
 
 def events_in(line: bytes) -> list[Event]:
-    """The events on a line: one, or all of them with `--output-format json --verbose`; [] for anything else."""
+    """The events on a line: one, or all of them with `--output-format json --verbose`; [] for anything else.
+
+    A provider's bare answer, `API Error: 529 {"type":"error",...}`, is none: its words tell more.
+    """
     start = line.find(b"{") if not line.lstrip().startswith(b"[{") else 0
     if start < 0:
         return []
@@ -26,7 +29,8 @@ def events_in(line: bytes) -> list[Event]:
     except (ValueError, RecursionError):
         return []
     items = found if isinstance(found, list) else [found]
-    return [item for item in items if isinstance(item, dict) and isinstance(item.get("type"), str)]
+    events = [item for item in items if isinstance(item, dict) and isinstance(item.get("type"), str)]
+    return [event for event in events if event["type"] != "error"]
 
 
 def as_dict(value: object) -> Event:
