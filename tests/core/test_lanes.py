@@ -50,6 +50,11 @@ def test_a_limit_that_does_not_say_until_when_is_tried_by_one_after_a_minute():
     assert not lanes.opens(lane, lane.until, tried=True)
 
 
+def test_a_limit_without_a_reset_from_before_a_known_one_closes_the_lane_no_longer():
+    limited = after({}, ended(Outcome.RATE_LIMITED, resets_at=LATER.timestamp()), NOW + timedelta(seconds=5))
+    assert after(limited, ended(Outcome.RATE_LIMITED), LATER + timedelta(minutes=1)) == limited
+
+
 def test_of_two_stated_resets_the_later_one_holds():
     first = ended(Outcome.RATE_LIMITED, resets_at=LATER.timestamp())
     both = after(after({}, first), ended(Outcome.RATE_LIMITED, resets_at=NOW.timestamp() + 60))

@@ -93,10 +93,11 @@ def _parked(lane: Lane, told: Lane, ended: Attempt, policy: Policy, now: datetim
     """Limited until the stated reset, the latest of several; without one for a while, and then one goes first."""
     limited = lane.state is LaneState.LIMITED and lane.until is not None and lane.until > now
     rest = now + max(pause(told.failures, policy, jitter), timedelta(seconds=policy.probe_seconds))
-    if ended.resets_at is None:
-        return lane if limited else replace(told, state=LaneState.LIMITED, until=rest, probe=True)
-    until = max(datetime.fromtimestamp(ended.resets_at, UTC) + timedelta(seconds=policy.reset_grace), now)
     older = _older(lane, ended)
+    if ended.resets_at is None:  # what began before a limit that is known, and is heard of after it, tells nothing new
+        known = limited or (older and lane.state is LaneState.LIMITED)
+        return lane if known else replace(told, state=LaneState.LIMITED, until=rest, probe=True)
+    until = max(datetime.fromtimestamp(ended.resets_at, UTC) + timedelta(seconds=policy.reset_grace), now)
     if limited and (older or not lane.probe) and lane.until is not None and lane.until >= until:
         return lane
     if until < rest and lane.failures and not older:  # it said so before, and that was not true
