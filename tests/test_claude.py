@@ -334,6 +334,12 @@ def test_a_providers_bare_answer_on_stdout_is_read_by_its_words() -> None:
     assert read(bare, exit_code=1).outcome is Outcome.OVERLOADED
 
 
+@pytest.mark.parametrize("words", ["Error: Request was aborted.", "Error: ENOENT: no such file or directory"])
+def test_a_session_that_breaks_after_the_model_answered_is_no_setting_gone_wrong(words: str) -> None:
+    broke = result("", is_error=True, subtype="error_during_execution", errors=[words])
+    assert read(INIT, answer("I look around."), broke, exit_code=1).outcome is Outcome.CRASHED
+
+
 def test_a_claim_to_be_blocked_is_handed_on_with_its_places() -> None:
     said = "I stop.\n\n```nightcrew-blocked\nreason: no key\nconf.py:3: KEY = None\n```"
     ended = read(INIT, answer(said), result(said))

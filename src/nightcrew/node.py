@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from nightcrew.core import admission
 from nightcrew.core.admission import Machine, Room
+from nightcrew.core.lifecycle import pushed_head
 from nightcrew.core.model import Repo, Run
 from nightcrew.crew import INFRA, Crew
 from nightcrew.errors import NightcrewError
@@ -130,7 +131,7 @@ async def clean(crew: Crew, run: Run) -> None:
     if repo is None:
         return  # its hub is unknown now: nothing is removed
     hub, tree = crew.hubs[run.repo], Path(run.workspace)
-    pushed = await hub.sha(f"refs/nightcrew/done/{name}") if run.pull_request else None
+    pushed = pushed_head(crew.store.attempts_of(run.id))  # what was collected and failed its gates is nowhere else
     if repo.hooks.before_remove and tree.exists():
         await _before_remove(crew, run, repo, tree)
     ref = rescue_ref(name, str(run.attempts))

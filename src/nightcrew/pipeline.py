@@ -12,7 +12,7 @@ from typing import TypeVar
 from nightcrew import proc
 from nightcrew.checks import Checks, run_hook
 from nightcrew.core import lanes, prompt, report
-from nightcrew.core.lifecycle import first_line
+from nightcrew.core.lifecycle import first_line, pushed_head
 from nightcrew.core.model import STARTING, Attempt, LaneState, Repo, Run, Ticket, Usage
 from nightcrew.core.outcome import RULES, Ending, LaneEffect, Next, Outcome, Stop
 from nightcrew.crew import INFRA, Crew, new_session_id, sentence
@@ -81,7 +81,7 @@ class AttemptRun:
         ending = await self.step("session", lambda: self.session(prepared))
         self.attempt = replace(
             self.attempt, usage=ending.usage, reported_model=ending.model, session_id=ending.session_id,
-            cap=ending.cap,
+            cap=ending.cap, resume=self.attempt.resume or ending.resumed,
         )  # fmt: skip
         checked = await self.step("gates", lambda: self.check(prepared, ending))
         self.attempt = replace(self.attempt, head=checked.head, gates=checked.results)
@@ -112,10 +112,14 @@ class AttemptRun:
             return self._ended(Outcome.BLOCKED, f"{ending.claims[0].reason}\n{claims}", stage="gates")
         if not checked.passed:
             return self._ended(Outcome.GATE_FAILED, gates.feedback(checked.results), stage="gates")
-        if checked.head == prepared.base_sha:
+        if self._unchanged(checked.head, prepared):
             said = f" Its last words: {first_line(ending.said)}" if ending.said else ""
             return self._ended(Outcome.NO_CHANGE, f"the session ended and changed nothing.{said}", stage="session")
         return None
+
+    def _unchanged(self, head: str, prepared: Prepared) -> bool:
+        """Nothing since the base, nor, when a person asked for changes, since what the pull request shows."""
+        return head == prepared.base_sha or (head == prepared.start and not self.run.pending_head)
 
     def _ended(self, outcome: Outcome, evidence: str, *, stage: str) -> Attempt:
         return replace(self.attempt, outcome=outcome.value, evidence=evidence, stage=stage, log=str(self.folder))
@@ -197,7 +201,7 @@ class AttemptRun:
             if task.scratch.name != "try-0":
                 await proc.sweep(self.mark())
             ending = self._told() or self._parked(kept) or await self._hear(task, prepared, earlier)
-            ending = self._blamed(replace(ending, usage=ending.usage + earlier))
+            ending = self._blamed(replace(ending, usage=ending.usage + earlier, resumed=task.resume))
             if RULES[ending.outcome].next is not Next.RESUME or ending.cap:
                 ending = replace(ending, session_id=ending.session_id or kept)  # it had said nothing yet
             ending = self.crew.meter.judged(self.attempt, ending)
@@ -306,7 +310,7 @@ class AttemptRun:
             if ending.outcome is Outcome.BLOCKED:
                 proof = await gates.evidence(self.hub, prepared.base_sha, ending.claims)
                 return Checked(head, (proof,))
-            if ending.outcome is not Outcome.DONE or head == prepared.base_sha:
+            if ending.outcome is not Outcome.DONE or self._unchanged(head, prepared):
                 return Checked(head)
             async with self.crew.checking:
                 base_sha = await self.hub.fetch_base(self.repo.base)
@@ -360,7 +364,7 @@ class AttemptRun:
             ticket, repo, run, [*others, mine], checked.results, await self._commits(checked)
         )
         title = report.pull_request_title(ticket)
-        what = publish.Publication(run.branch, checked.head, title, body, before=prepared.start)
+        what = publish.Publication(run.branch, checked.head, title, body, before=pushed_head(self._attempts()))
         pull = await publish.publish(
             self.hub, self.crew.forges[repo.forge], repo, what, self.crew.id,
             lambda: store.check_fence(run.id, self.attempt.fence),

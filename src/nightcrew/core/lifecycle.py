@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -134,6 +135,12 @@ def followed(run: Run, pull: PullRequest) -> tuple[Run, str]:
     again = replace(run, state=S.QUEUED, reason="changes requested", feedback=asked, session_id="", consumed=0,
                     failures=0)  # fmt: skip
     return again, "changes_requested"
+
+
+def pushed_head(attempts: Iterable[Attempt]) -> str:
+    """The head that we pushed last for a run, "" when we never did: anything else on its branch is somebody else's."""
+    done = [a for a in attempts if a.outcome == Outcome.DONE and a.pull_request and not a.duplicate_of]
+    return max(done, key=lambda a: a.number).head if done else ""
 
 
 def backoff(times: int, policy: Policy, jitter: float) -> timedelta:

@@ -157,4 +157,5 @@ class Ending:
     claims: tuple[Claim, ...] = ()
     findings: tuple[Finding, ...] | None = None
     cap: str = ""  # which cap ended it, when we did
+    resumed: bool = False  # its session had begun before, if only in a try that a kill of nightcrew cut short
     started: bool = True  # False: it was given back before its agent was started

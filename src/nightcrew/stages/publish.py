@@ -24,7 +24,7 @@ class ClaimedElsewhere(NightcrewError):
 class BranchMoved(NightcrewError):
     """Somebody else pushed to the ticket's branch; their work is not overwritten."""
 
-    hint = "Merge or close that pull request, or `nightcrew retry` the ticket for a new branch."
+    hint = "Merge or close that pull request; what is finished here is kept. Once it is, `retry` takes a new branch."
 
 
 def claim_ref(branch: str) -> str:

@@ -186,8 +186,10 @@ def _never_began(end: End) -> Ending | None:
     text = _gave_up(end)
     if text is None or end.heard.error is not None:
         return None
-    began = Outcome.CRASHED if end.heard.answers else Outcome.MISCONFIGURED
-    return Ending(reading.kind_of_complaint(text) or began, f"result.subtype=error_during_execution{quoted(text)}")
+    kind = reading.kind_of_complaint(text) or Outcome.MISCONFIGURED
+    if end.heard.answers and kind is Outcome.MISCONFIGURED:
+        kind = Outcome.CRASHED  # it was set up well enough to begin: a tool's or its own error, not a setting
+    return Ending(kind, f"result.subtype=error_during_execution{quoted(text)}")
 
 
 def _refused(end: End) -> Ending | None:
