@@ -295,6 +295,9 @@ def test_a_night_that_runs_is_cleaned_by_itself_when_asked_and_its_sessions_are_
 def test_a_house_cleans_itself_once_a_day(waiting: Night):
     age(waiting, 100)
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    waiting.until(
+        lambda: bool(waiting.sql("SELECT 1 FROM meta WHERE key = 'cleaned_at'"))
+    )  # a new house says since when
     rows(waiting, "nightcrew.sqlite", "UPDATE meta SET value = json_quote(?) WHERE key = 'cleaned_at'", yesterday)
     waiting.until(lambda: history(waiting) == 1)
     waiting.until(lambda: yesterday not in str(waiting.sql("SELECT value FROM meta WHERE key = 'cleaned_at'")))
