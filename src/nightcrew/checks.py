@@ -9,24 +9,45 @@ from dataclasses import replace
 from pathlib import Path
 
 from nightcrew import proc
-from nightcrew.core.model import GateResult, Repo, Run, Usage
-from nightcrew.core.outcome import Ending
-from nightcrew.crew import Crew
+from nightcrew.core.model import Attempt, GateResult, Repo, Run, Usage
+from nightcrew.core.outcome import RULES, Ending, LaneEffect, Outcome
+from nightcrew.crew import Crew, sentence
 from nightcrew.errors import NightcrewError
-from nightcrew.ports import Task
+from nightcrew.ports import Launch, Task
 from nightcrew.stages import gates, workspace
-from nightcrew.stages.session import Live, read_ending, run_session
+from nightcrew.stages.session import Heard, Live, read_ending, run_session
+from nightcrew.steps import Checked
 
 
 class Checks:
-    """The gates of one attempt on the work in `tree`. `usage` is what the reviewer used."""
+    """The gates of one attempt on the work in `tree`. `usage` is what the reviewer used; who ends `live` ends it."""
 
-    def __init__(self, crew: Crew, run: Run, repo: Repo, tree: Path, folder: Path, mark: str) -> None:
+    def __init__(
+        self, crew: Crew, run: Run, attempt: Attempt, repo: Repo, tree: Path, folder: Path, mark: str, live: Live
+    ) -> None:
         self.crew, self.run_of, self.repo, self.tree, self.folder, self.mark = crew, run, repo, tree, folder, mark
+        self.attempt, self.live = attempt, live
         self.hub = crew.hubs[run.repo]
         self.usage = Usage()
 
-    async def run(self, base_sha: str, head: str) -> tuple[GateResult, ...]:
+    async def run(self, base_sha: str, head: str) -> Checked:
+        """What the gates say; where the reviewer could not be asked, why, and whose trouble that is."""
+        try:
+            return Checked(head, await self._all(base_sha, head), usage=self.usage)
+        except gates.GateUnavailable as error:
+            return replace(self._unchecked(error, head), usage=self.usage)
+
+    def _unchecked(self, error: gates.GateUnavailable, head: str) -> Checked:
+        """A reviewer that is limited or logged out is its lane's trouble; any other is tried again after a pause."""
+        told, problem = error.ending, sentence(error)
+        if told.outcome in (Outcome.TOKEN_CAP, Outcome.MONEY_CAP, Outcome.CANCELLED):  # we ended it
+            return Checked(head, (), told.evidence, told.outcome.value, cap=told.cap)
+        if RULES[told.outcome].lane in (LaneEffect.NONE, LaneEffect.COUNT):
+            return Checked(head, problem=problem)
+        lane = self.crew.seats[self.repo.gates.review].lane
+        return Checked(head, (), problem, told.outcome.value, lane, told.resets_at)
+
+    async def _all(self, base_sha: str, head: str) -> tuple[GateResult, ...]:
         """The repository's gates in its order, up to the first that refuses; the review only where one is asked for."""
         repo, hub = self.repo, self.hub
 
@@ -77,15 +98,26 @@ class Checks:
             scratch.mkdir(parents=True)
             task = Task(self.tree, text, scratch, str(uuid.uuid4()), read_only=True, schema=schema,
                         model=agent.models[-1] if agent.models else "")  # fmt: skip
-            heard = await run_session(
-                agent.launch(task), task.workspace, proc.base_env(), self.mark + "review:", scratch,
-                replace(self.crew.policy.budget, idle_turns=0), Live(),  # a review changes nothing
-            )  # fmt: skip
-            ending = read_ending(agent, heard, self.crew.now().astimezone())
+            heard = await self._watched(agent.launch(task), task)
+            ending = replace(read_ending(agent, heard, self.crew.now().astimezone()), cap=heard.cap)
             self.usage += ending.usage
             return ending
 
         return ask
+
+    async def _watched(self, launch: Launch, task: Task) -> Heard:
+        """The review, counted on from what the worker used, against every cap; it is booked where the worker is."""
+        run, meter = self.run_of, self.crew.meter
+        meter.open(run, replace(self.attempt, agent=self.repo.gates.review, model=task.model), self.attempt.usage)
+        try:
+            with self.live.leading(Live()) as live:
+                return await run_session(
+                    launch, task.workspace, proc.base_env(), self.mark + "review:", task.scratch,
+                    replace(self.crew.policy.budget, idle_turns=0), live,  # a review changes nothing
+                    lambda progress: meter.hear(run.id, progress),
+                )  # fmt: skip
+        finally:
+            meter.close(run.id)
 
 
 async def run_hook(name: str, repo: Repo, tree: Path, key: str, mark: str) -> None:

@@ -14,7 +14,7 @@ from nightcrew.checks import Checks, run_hook
 from nightcrew.core import lanes, prompt, report
 from nightcrew.core.lifecycle import first_line, pushed_head
 from nightcrew.core.model import STARTING, Attempt, LaneState, Repo, Run, Ticket, Usage
-from nightcrew.core.outcome import RULES, Ending, LaneEffect, Next, Outcome, Stop
+from nightcrew.core.outcome import RULES, Ending, Next, Outcome, Stop
 from nightcrew.crew import INFRA, Crew, new_session_id, sentence
 from nightcrew.errors import ConfigError, Fenced, NightcrewError
 from nightcrew.ports import Progress, Task
@@ -84,7 +84,8 @@ class AttemptRun:
             cap=ending.cap, resume=self.attempt.resume or ending.resumed,
         )  # fmt: skip
         checked = await self.step("gates", lambda: self.check(prepared, ending))
-        self.attempt = replace(self.attempt, head=checked.head, gates=checked.results)
+        used = self.attempt.usage + checked.usage
+        self.attempt = replace(self.attempt, head=checked.head, gates=checked.results, usage=used)
         if early := self._verdict(ending, checked, prepared):
             return early
         published = await self.step("publish", lambda: self.publish(prepared, checked))
@@ -103,7 +104,7 @@ class AttemptRun:
             return replace(self._ended(ending.outcome, ending.evidence, stage=stage), resets_at=ending.resets_at)
         if checked.problem:
             ended = self._ended(Outcome(checked.outcome), checked.problem, stage="gates")
-            return replace(ended, resets_at=checked.resets_at, lane=checked.lane or ended.lane)
+            return replace(ended, resets_at=checked.resets_at, lane=checked.lane or ended.lane, cap=checked.cap)
         twin = next((r.duplicate_of for r in checked.results if r.duplicate_of), "")
         if twin:
             return replace(self._ended(Outcome.DONE, f"the same patch as {twin}", stage="gates"), duplicate_of=twin)
@@ -314,22 +315,13 @@ class AttemptRun:
                 return Checked(head)
             async with self.crew.checking:
                 base_sha = await self.hub.fetch_base(self.repo.base)
-                checks = Checks(self.crew, self.run, prepared.repo, Path(prepared.tree), self.folder, self.mark())
-                results = await checks.run(base_sha, head)
-                self.attempt = replace(self.attempt, usage=self.attempt.usage + checks.usage)
-                return Checked(head, results)
-        except gates.GateUnavailable as error:
-            return self._unchecked(error, await self.hub.sha(self.work_ref) or "")
+                tree = Path(prepared.tree)
+                checks = Checks(
+                    self.crew, self.run, self.attempt, prepared.repo, tree, self.folder, self.mark(), self.live
+                )
+                return await checks.run(base_sha, head)
         except INFRA as error:
             return Checked(await self.hub.sha(self.work_ref) or "", problem=sentence(error))
-
-    def _unchecked(self, error: gates.GateUnavailable, head: str) -> Checked:
-        """A reviewer that is limited or logged out is its lane's trouble; any other is tried again after a pause."""
-        told = error.ending
-        if RULES[told.outcome].lane in (LaneEffect.NONE, LaneEffect.COUNT):
-            return Checked(head, problem=sentence(error))
-        lane = self.crew.seats[self.repo.gates.review].lane
-        return Checked(head, (), sentence(error), told.outcome.value, lane, told.resets_at)
 
     async def _collect(self, prepared: Prepared) -> str:
         """The agent's commits, and one of ours with what it left uncommitted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nightcrew.core.model import GateResult, Repo
+from nightcrew.core.model import GateResult, Repo, Usage
 from nightcrew.core.outcome import Outcome
 
 
@@ -32,6 +32,8 @@ class Checked:
     outcome: str = Outcome.INFRA.value
     lane: str = ""
     resets_at: float | None = None
+    cap: str = ""  # which cap ended the review
+    usage: Usage = Usage()  # the reviewer's
 
     @property
     def passed(self) -> bool:

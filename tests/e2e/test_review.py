@@ -105,3 +105,46 @@ def test_changes_a_person_asks_for_are_made_on_the_same_pull_request_also_when_h
     assert good.git("show", f"{pulls[0]['branch']}:K-1.txt") == "better"
     prompt = (night.state / "attempts").glob("*/2/prompt.md")
     assert "Say it better" in next(prompt).read_text()
+
+
+ENDLESS = """cat >/dev/null
+while :; do echo '{"type": "usage", "input": 1000, "output": 0, "turns": 1}'; sleep 0.1; done
+"""
+
+
+def endless(tmp_path: Path, more: str = "") -> Night:
+    """A reviewer that never comes to an end, and spends 10,000 tokens a second."""
+    night = Night(tmp_path / "home")
+    night.limits += more
+    night.repo("good", REVIEWED.replace("scripted", "reviewer"))
+    night.agent("scripted")
+    night.agent("reviewer", ["/bin/sh", str(night.file("reviewer.sh", ENDLESS))])
+    night.ticket("K-1", "good", labels=["agent:scripted"])
+    return night
+
+
+def used(night: Night) -> int:
+    return sum(row["input"] for row in (attempt["usage"] for attempt in night.show("K-1")["attempts_list"]))
+
+
+def test_a_review_is_ended_by_the_caps_and_the_finished_work_waits(tmp_path: Path) -> None:
+    night = endless(tmp_path, "\n[limits.day]\ntokens = 5000\n")
+    with night.up():
+        night.until(
+            lambda: (
+                "waits for its review: the crew has used" in str(night.sql("SELECT value FROM meta WHERE key='held'"))
+            )
+        )
+    assert night.attempts("K-1") == ["token_cap"]
+    assert night.runs() == {"K-1": "queued"}
+    assert night.show("K-1")["consumed"] == 0
+    assert 5000 <= used(night) <= 7000
+
+
+def test_stopping_a_ticket_ends_its_review(tmp_path: Path) -> None:
+    night = endless(tmp_path)
+    with night.up():
+        night.until(lambda: any((night.state / "attempts").glob("*/1/review-*/stdout")))
+        night.run("stop", "K-1")
+        night.until(lambda: night.runs() == {"K-1": "cancelled"}, 20)
+    assert night.attempts("K-1") == ["cancelled"]

@@ -93,7 +93,7 @@ class _Tally:
 
     def refuses(self, run: Run) -> str:
         """Which limit is reached for this run, whatever agent would do it; "" when none is."""
-        if run.pending_head and (reviewer := self.reviewers.get(run.repo)) and (why := self._closed(reviewer)):
+        if run.pending_head and (why := self._unreviewable(run)):
             return f"its work is done and waits for its review: {why}"
         if self.running >= self.policy.max_running:
             return f"waits for a free slot: {self.running} of {self.policy.max_running} are taken"
@@ -106,6 +106,13 @@ class _Tally:
             if most.get(name) and count[name] >= most[name]:
                 return f"{what} {name} has {count[name]} of {most[name]} at work"
         return ""
+
+    def _unreviewable(self, run: Run) -> str:
+        if not (reviewer := self.reviewers.get(run.repo)):
+            return ""
+        lane = self.view.seat(run.agent).lane  # a review is booked where its worker was
+        reached = budget.over(self.view.spend, budget.scopes(run.id, run.repo, lane), self.policy.caps)
+        return self._closed(reviewer) or (reached.says if reached else "")
 
     def choose(self, run: Run) -> tuple[str, str]:
         """The agent that takes it now, or "" and why none can. A session goes on where it was, if that lane is up."""

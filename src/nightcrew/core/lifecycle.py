@@ -42,7 +42,8 @@ def settle(run: Run, ended: Attempt, policy: Policy, now: datetime, jitter: floa
         return _published(run, ended)
     if shared(ended):
         why = first_line(ended.evidence)
-        return replace(run, state=S.QUEUED, reason=why, session_id=ended.session_id, not_before=None)
+        return replace(run, state=S.QUEUED, reason=why, session_id=ended.session_id, not_before=None,
+                       pending_head=_pending(ended, run.pending_head))  # fmt: skip
     if RULES[outcome].consumes is not Consumes.NO and run.consumed >= policy.max_attempts:
         return replace(run, state=S.FAILED, session_id="", feedback=ended.evidence, pending_head="",
                        reason=f"gave up after {run.consumed} attempts; {first_line(ended.evidence)}")  # fmt: skip

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
@@ -62,6 +62,7 @@ class Live:
     memory: int = 0  # bytes its tree holds now
     oom: bool = False  # we ended it for its memory
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
+    _led: Live | None = None
     _told: tuple[Life | None, float] = (None, 0.0)  # which verdict was written down, and when
 
     def cancel(self, outcome: Outcome, why: str, cap: str = "") -> None:
@@ -69,6 +70,19 @@ class Live:
         if self.outcome is None:
             self.outcome, self.why, self.cap = outcome, why, cap
         self._asked.set()
+        if self._led:
+            self._led.cancel(outcome, why, cap)
+
+    @contextmanager
+    def leading(self, other: Live) -> Iterator[Live]:
+        """While this lasts, who ends this session ends `other`, too."""
+        self._led = other
+        if self.asked:
+            other.cancel(self.outcome or Outcome.CANCELLED, self.why, self.cap)
+        try:
+            yield other
+        finally:
+            self._led = None
 
     @property
     def asked(self) -> bool:
