@@ -124,7 +124,7 @@ def endless(tmp_path: Path, more: str = "") -> Night:
 
 
 def used(night: Night) -> int:
-    return sum(row["input"] for row in (attempt["usage"] for attempt in night.show("K-1")["attempts_list"]))
+    return int(night.sql("SELECT sum(json_extract(usage, '$.input')) FROM attempts")[0][0])
 
 
 def test_a_review_is_ended_by_the_caps_and_the_finished_work_waits(tmp_path: Path) -> None:
