@@ -334,6 +334,29 @@ def test_a_providers_bare_answer_on_stdout_is_read_by_its_words() -> None:
     assert read(bare, exit_code=1).outcome is Outcome.OVERLOADED
 
 
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize(
+    ("words", "outcome"),
+    [
+        ("5-hour limit reached ∙ resets 3pm", Outcome.RATE_LIMITED),
+        ("Claude AI usage limit reached|1795400000", Outcome.RATE_LIMITED),
+        ("You've hit your session limit · resets 10:30am (Europe/Berlin)", Outcome.RATE_LIMITED),
+        ("Invalid API key · Please run /login", Outcome.LOGGED_OUT),
+        ("Credit balance is too low", Outcome.OUT_OF_CREDIT),
+        ("API Error: 529 overloaded_error", Outcome.OVERLOADED),
+    ],
+)
+def test_the_clis_own_words_in_the_models_place_are_no_success(words: str, outcome: Outcome, code: int) -> None:
+    synthetic = {"type": "assistant", "message": {"model": "<synthetic>", "content": [{"type": "text", "text": words}]}}
+    ended = read(INIT, synthetic, result(words), exit_code=code)
+    assert ended.outcome is outcome
+    assert (ended.resets_at is not None) == (outcome is Outcome.RATE_LIMITED)
+
+
+def test_an_error_status_is_no_success() -> None:
+    assert read(INIT, answer("."), result("Whatever", api_error_status=429)).outcome is Outcome.RATE_LIMITED
+
+
 @pytest.mark.parametrize("words", ["Error: Request was aborted.", "Error: ENOENT: no such file or directory"])
 def test_a_session_that_breaks_after_the_model_answered_is_no_setting_gone_wrong(words: str) -> None:
     broke = result("", is_error=True, subtype="error_during_execution", errors=[words])

@@ -88,8 +88,9 @@ class Heard:
         self.ledger.answer(event)
         if not own(event):
             return
+        waited = self.waits
         self._alive()
-        if event.get("error") or event.get("is_api_error_message"):
+        if event.get("error") or event.get("is_api_error_message") or _in_its_place(event, waited):
             self.error = event
             return
         self.said = words(event) or self.said
@@ -100,6 +101,12 @@ class Heard:
 
     def _alive(self) -> None:
         self.retry, self.waits, self.going_on = None, False, self.result is not None
+
+
+def _in_its_place(event: Event, waited: bool) -> bool:
+    """The CLI's own words where the model's should be, after a rejection or of a kind that we know."""
+    synthetic = as_dict(event.get("message")).get("model") == "<synthetic>"
+    return synthetic and (waited or reading.kind_of_text(words(event)) is not None)
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,8 @@ class End:
         """Whether every field agrees that it went well, the exit code aside."""
         result = self.result or {}
         fine = result.get("is_error") is False and result.get("subtype") == "success" and self.heard.error is None
-        declined = result.get("stop_reason") == "refusal"  # a version may call that a success, too
+        # A version may call these a success, too.
+        declined = result.get("stop_reason") == "refusal" or as_count(result.get("api_error_status")) >= 400
         return fine and not declined and as_text(result.get("terminal_reason")) not in _FAILED
 
     @property
@@ -263,7 +271,8 @@ def _complaints(stderr: str) -> str:
 
 ENDS: tuple[Rule[End], ...] = (
     Rule("`result.is_error` is false, `subtype` is `success`, no last answer is an error, `stop_reason` is no refusal, "
-         "and the exit code is 0 (or a signal, after the result)", _done, kinds=(Outcome.DONE, Outcome.BLOCKED)),
+         "`api_error_status` is no error, and the exit code is 0 (or a signal, after the result)",
+         _done, kinds=(Outcome.DONE, Outcome.BLOCKED)),
     Rule("the same, and a bad exit code", _failed_after_it, kinds=(Outcome.CRASHED,)),
     _by("subtype", _SUBTYPE),
     _by("terminal_reason", _REASON),
