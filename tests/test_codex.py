@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightcrew.adapters.agents.codex import Codex, CodexConversation
+from nightcrew.adapters.agents.codex.faults import Fault
 from nightcrew.core.model import Usage, Window
 from nightcrew.core.outcome import Claim, Ending, Finding, Outcome
 from nightcrew.errors import ConfigError
@@ -559,3 +560,8 @@ def test_depth_and_length_are_no_weapon() -> None:
         read(deep, b'{"id": ' + b"9" * 10_000 + b"}", *begun(), message("x" * 2_000_000), ended()).said
         == "x" * 2_000_000
     )
+
+
+def test_a_rejected_request_that_is_quoted_back_is_no_outage() -> None:
+    said = 'unexpected status 400 Bad Request: {"error":{"message":"Invalid value: network"}}'
+    assert Fault(text=said, status=400).kind() is Outcome.AGENT_ERROR

@@ -120,7 +120,7 @@ def test_no_text_breaks_a_reading(text: str) -> None:
         ("all is well", None),
     ],
 )
-def test_an_error_is_told_by_its_words_when_there_is_nothing_better(said: str, kind: Outcome | None) -> None:
+def test_an_error_is_told_by_its_words_when_there_is_nothing_better(said: str, kind: Outcome) -> None:
     assert reading.kind_of_text(said) is kind
 
 
@@ -133,7 +133,7 @@ def test_an_error_is_told_by_its_words_when_there_is_nothing_better(said: str, k
         ("Error: something new", Outcome.MISCONFIGURED),
         ("Error: connect ECONNREFUSED 127.0.0.1:9", Outcome.OVERLOADED),
         ("panicked at src/main.rs:3: invalid value", None),
-        ("error: write ENOSPC, no space left on device", None),
+        ("error: write ENOSPC, no space left on device", Outcome.INFRA),
         ("", None),
     ],
 )
@@ -168,3 +168,17 @@ def test_half_a_review_is_no_review() -> None:
         "[" * 9999,
     ):
         assert reading.findings_in(broken) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("API Error: 400 This organization has been disabled.", Outcome.LOGGED_OUT),
+        ('API Error: 404 {"type":"not_found_error","message":"model: claude-foo"}', Outcome.MISCONFIGURED),
+        ("input length and `max_tokens` exceed context limit: 198000 + 21333 > 200000", Outcome.CONTEXT_FULL),
+        ("It needs an update. A newer version (1.0.88 or higher) is required", Outcome.MISCONFIGURED),
+        ("A newer version 1.0.88 or higher is required to continue.", Outcome.MISCONFIGURED),
+    ],
+)
+def test_words_of_other_versions_are_understood(said: str, kind: Outcome) -> None:
+    assert reading.kind_of_text(said) is kind

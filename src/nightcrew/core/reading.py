@@ -38,7 +38,8 @@ WORDS: tuple[tuple[Outcome, str], ...] = (
     (
         Outcome.CONTEXT_FULL,
         r"(?:prompt|input) is too long|request (?:is )?too large|request_too_large|too many total text bytes"
-        r"|context[_ ](?:window|length)|maximum context|ran out of room|exceeds? the (?:model.s )?(?:maximum )?context",
+        r"|context[_ ](?:window|length)|maximum context|ran out of room|exceeds? (?:the )?"
+        r"(?:model.s )?(?:maximum )?context",
     ),
     (Outcome.RATE_LIMITED, r"out of (?:extra )?usage\b.{0,80}\bresets? "),
     (
@@ -59,14 +60,14 @@ WORDS: tuple[tuple[Outcome, str], ...] = (
         Outcome.MISCONFIGURED,
         r"issue with the selected model|not available with the .{0,40}plan|may not exist or you may not have access"
         r"|model\b.{0,80}\b(?:not[ _]found|does not exist|not available|not supported|unrecognized)"
-        r"|unrecognized[_ ]model"
+        r"|unrecognized[_ ]model|not_found_error.{0,80}\bmodel|newer version \(?[\w.]+ or higher\)? is required"
         r"|version \S+ or newer is required|older than the minimum version",
     ),
     (
         Outcome.LOGGED_OUT,
         r"not logged in|/login\b|auth login|api[-_ ]key|disabled organization|authenticat|unauthorized|oauth"
         r"|credentials|(?:token|session|login) (?:has )?(?:expired|been revoked)|missing environment variable"
-        r"|account (?:is )?on hold|(?:status:?|api error:|http)\s*40[13]\b",
+        r"|organization (?:has been |is )?disabled|account (?:is )?on hold|(?:status:?|api error:|http)\s*40[13]\b",
     ),
     (
         Outcome.OVERLOADED,
@@ -91,9 +92,10 @@ _SETUP = re.compile(
 _COMPLAINT = re.compile(r"^(?:\w+: )?error:", re.I | re.M)
 _BROKE = re.compile(
     r"segmentation fault|core dumped|panicked|out of memory|oom|\bkilled\b|has crashed|assertion|traceback"
-    r"|no space left|enospc|illegal instruction|bus error",
+    r"|illegal instruction|bus error",
     re.I,
 )
+_FULL = re.compile(r"no space left|enospc|edquot|disk quota", re.I)
 _DIALOG = re.compile(
     r"do you (?:want to )?trust|trust (?:the files|this (?:folder|workspace|project|directory))|quick safety check"
     r"|is this a project you|enter to (?:confirm|continue)|yes, (?:proceed|continue|i (?:accept|trust))"
@@ -132,6 +134,8 @@ def kind_of_complaint(stderr: str) -> Outcome | None:
     (<Outcome.MISCONFIGURED: 'misconfigured'>, None)
     """
     stderr = stderr[:20_000]
+    if _FULL.search(stderr):
+        return Outcome.INFRA
     if _BROKE.search(stderr):
         return None
     if _SETUP.search(stderr):
