@@ -275,3 +275,11 @@ def test_the_board_is_told_only_what_it_does_not_show(view):
 def test_a_label_that_could_be_read_as_an_option_is_no_model():
     odd = replace(RUN, labels=("model:--dangerously-skip-permissions", "Model: -x"))
     assert only(Start, replace(VIEW, runs=(odd,)))[0].model == only(Start, VIEW)[0].model
+
+
+def test_a_ticket_that_leads_elsewhere_before_anything_began_is_routed_anew():
+    moved = replace(VIEW, tickets=(replace(TICKET, repo="two"),))
+    assert ([a.repo for a in only(Adopt, moved)], only(Start, moved)) == (["two"], [])
+    begun = replace(moved, runs=(replace(RUN, attempts=1),))
+    assert not only(Adopt, begun)
+    assert not only(Adopt, replace(moved, repos=(REPOS[1],)))  # its repository is not configured any more: it waits

@@ -12,7 +12,7 @@ from nightcrew.core.outcome import RULES, Consumes, Next, Outcome
 S = RunState
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     S.UNROUTED: frozenset({S.QUEUED, S.CANCELLED}),
-    S.QUEUED: frozenset({S.WORKING, S.FAILED, S.MERGED, S.CLOSED, S.CANCELLED}),
+    S.QUEUED: frozenset({S.UNROUTED, S.WORKING, S.FAILED, S.MERGED, S.CLOSED, S.CANCELLED}),
     S.WORKING: frozenset({S.QUEUED, S.IN_REVIEW, S.BLOCKED, S.FAILED, S.DUPLICATE, S.CANCELLED}),
     S.IN_REVIEW: frozenset({S.QUEUED, S.MERGED, S.CLOSED}),
     S.BLOCKED: frozenset({S.QUEUED, S.CANCELLED, S.MERGED, S.CLOSED}),

@@ -61,6 +61,7 @@ def decide(view: View, now: datetime, policy: Policy) -> list[Action]:
     # What has just ended may close a lane: it is folded in first, and the next round, which comes at once, dispatches.
     told = any(isinstance(action, Settle | Up | Park) for action in reconciled)
     touched = {a.run.id for a in reconciled if isinstance(a, Stop | Reopen | Follow | Fail)}
+    touched |= {run_id(a.ticket) for a in reconciled if isinstance(a, Adopt)}
     return reconciled if told else [*reconciled, *plan(view, touched, now, policy).starts]
 
 
@@ -112,7 +113,7 @@ def _intake(view: View, runs: Mapping[str, Run]) -> list[Action]:
     actions: list[Action] = []
     for ticket in view.tickets:
         run = runs.get(run_id(ticket))
-        if run is None or (run.state is RunState.UNROUTED and not run.stopping):
+        if run is None or (run.state is RunState.UNROUTED and not run.stopping) or _rerouted(run, ticket, view.repos):
             if ticket.state is TicketState.OPEN or run is not None:
                 actions += _adopt(ticket, run, view.repos)
         elif run.state in ENDED and _reopened(run, ticket):
@@ -128,6 +129,14 @@ def _adopt(ticket: Ticket, run: Run | None, repos: Sequence[Repo]) -> list[Actio
     if run is not None and not repo and run.reason == found.reason:
         return []
     return [Adopt(ticket, repo, found.reason)]
+
+
+def _rerouted(run: Run, ticket: Ticket, repos: Sequence[Repo]) -> bool:
+    """Nothing was begun for it yet, and the ticket now leads elsewhere."""
+    if run.state is not RunState.QUEUED or run.attempts or run.stopping or all(r.name != run.repo for r in repos):
+        return False  # a repository that left the configuration is waited for, not guessed anew
+    found = route(ticket, repos)
+    return (found.repo.name if found.repo else "") != run.repo
 
 
 def _reopened(run: Run, ticket: Ticket) -> bool:
