@@ -20,7 +20,7 @@ from nightcrew.core.schedule import Action, View, decide
 from nightcrew.crew import Crew, new_session_id, workflow_id
 from nightcrew.durable import GOING_ON
 from nightcrew.errors import NightcrewError
-from nightcrew.node import clean, room
+from nightcrew.node import capabilities, clean, room
 from nightcrew.ports import Scan
 
 log = logging.getLogger("nightcrew.director")
@@ -152,7 +152,7 @@ class Director:
             agents=self.crew.order, finished=self.finished, gone=self.gone,
             paused=bool(store.get("paused", False)) or bool(self.stopping),
             busy=frozenset({*self.background, *waiting}),
-            cleaning=frozenset(self.cleaning),
+            cleaning=frozenset(self.cleaning), capabilities=capabilities(self.crew.policy),
         )  # fmt: skip
 
     async def scan(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from weakref import WeakKeyDictionary
 from nightcrew.core import admission
 from nightcrew.core.admission import Machine, Room
 from nightcrew.core.lifecycle import pushed_head
-from nightcrew.core.model import Repo, Run
+from nightcrew.core.model import Policy, Repo, Run
 from nightcrew.crew import INFRA, Crew
 from nightcrew.errors import NightcrewError
 from nightcrew.git import rescue_ref
@@ -122,6 +123,11 @@ def _watch_ramp(crew: Crew) -> None:
     if known and known.ramp and _silent(crew, known.at_work) < known.ramp:
         known.ramp = 0
         crew.wake()
+
+
+def capabilities(policy: Policy) -> frozenset[str]:
+    """What this machine can do: its system, and what its owner says of it."""
+    return frozenset({"macos" if sys.platform == "darwin" else sys.platform, *map(str.lower, policy.capabilities)})
 
 
 async def clean(crew: Crew, run: Run) -> None:

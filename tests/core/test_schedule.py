@@ -43,6 +43,7 @@ from nightcrew.core.schedule import (
     View,
     decide,
     held,
+    idle,
 )
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -283,3 +284,13 @@ def test_a_ticket_that_leads_elsewhere_before_anything_began_is_routed_anew():
     begun = replace(moved, runs=(replace(RUN, attempts=1),))
     assert not only(Adopt, begun)
     assert not only(Adopt, replace(moved, repos=(REPOS[1],)))  # its repository is not configured any more: it waits
+
+
+def test_a_ticket_waits_for_a_node_with_what_it_requires_and_keeps_nobody_up():
+    view = replace(
+        VIEW, tickets=(replace(TICKET, requires=("macOS", "gpu")),), capabilities=frozenset({"linux", "gpu"})
+    )
+    assert not only(Start, view)
+    assert dict(held(view, NOW, POLICY)) == {"b:1": "needs a node with macOS; this one has gpu, linux"}
+    assert idle(view)
+    assert only(Start, replace(view, capabilities=frozenset({"macos", "gpu"})))

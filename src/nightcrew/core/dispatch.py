@@ -53,6 +53,9 @@ def waits(run: Run, view: View, now: datetime) -> str:
         return f"again at {run.not_before.astimezone():%H:%M:%S}: {run.reason}"
     if open_blockers := [b for b in run.blocked_by if b not in view.finished]:
         return f"waits for {', '.join(open_blockers)}"
+    if lacking := view.lacks(run):
+        have = ", ".join(sorted(view.capabilities)) or "nothing of the kind"
+        return f"needs a node with {', '.join(lacking)}; this one has {have}"
     if run.repo not in {repo.name for repo in view.repos}:
         return f"repository {run.repo} is not configured"
     return ""

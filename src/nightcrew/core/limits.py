@@ -79,6 +79,7 @@ class Policy:
     starting: int = 0
     budget: Budget = Budget()
     caps: Caps = Caps()
+    capabilities: tuple[str, ...] = ()  # of this machine, beside `linux` or `macos`: what tickets may require
     lanes: Mapping[str, int] = field(default_factory=dict)  # how many sessions at once, by lane
     boards: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)

@@ -182,7 +182,7 @@ def _will_go_on(run: Run, view: View) -> bool:
         return True
     if run.state is not RunState.QUEUED or view.paused:
         return False
-    if any(b not in view.finished for b in run.blocked_by):
+    if any(b not in view.finished for b in run.blocked_by) or view.lacks(run):
         return False
     repo = next((repo for repo in view.repos if repo.name == run.repo), None)
     if repo is None:

@@ -34,6 +34,12 @@ class View:
     paused: bool = False
     busy: frozenset[str] = frozenset()  # runs being cleaned or shown right now
     cleaning: frozenset[str] = frozenset()  # runs whose workspace is being removed
+    capabilities: frozenset[str] = frozenset()  # of this node
+
+    def lacks(self, run: Run) -> tuple[str, ...]:
+        """What the run's ticket requires and this node has not; () too when the board does not show the ticket."""
+        wanted = (t.requires for t in self.tickets if t.board == run.board and t.id == run.ticket_id)
+        return tuple(name for name in next(wanted, ()) if name.lower() not in self.capabilities)
 
     def seat(self, agent: str) -> Seat:
         """The lane an agent works on; one of its own where nothing else is known."""
