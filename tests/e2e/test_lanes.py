@@ -262,3 +262,30 @@ def test_what_was_on_its_way_when_the_lane_closed_is_given_back_and_says_so(nigh
     (why,) = night.sql("SELECT evidence FROM attempts WHERE stage = 'starting'")
     assert why[0].startswith("not started: lane scripted is limited until")
     assert len(night.sql("SELECT 1 FROM events WHERE kind = 'lane.limited'")) == 1
+
+
+FORGETFUL = """cat >/dev/null
+echo '{{"type": "session", "id": "s-1"}}'
+if [ -n "$NIGHTCREW_RESUME" ]; then
+    echo '{{"type": "result", "outcome": "misconfigured", "text": "No conversation found"}}'; exit 1
+elif [ -e {began} ]; then
+    echo done >ONE.txt; git add -A; git commit -qm "Do ONE"
+else
+    touch {began}; exec tail -f /dev/null
+fi
+"""
+
+
+def test_a_session_that_its_agent_has_forgotten_after_a_kill_is_begun_anew_and_closes_no_lane(night: Night) -> None:
+    began = night.home / "began"
+    agent = night.file("agent.sh", FORGETFUL.format(began=began))
+    night.agent("scripted", ["/bin/sh", str(agent)])
+    night.ticket("ONE", "good")
+    with night.up() as up:
+        night.until(began.exists)
+        night.until(lambda: bool(night.sql("SELECT 1 FROM attempts WHERE heard_at IS NOT NULL")))
+        up.kill()
+    assert night.run("up", "--until-idle").code == 0
+    assert night.attempts("ONE") == ["misconfigured", "done"]
+    assert night.runs() == {"ONE": "in_review"}
+    assert (state(night), alarms(night)) == ("up", [])
