@@ -95,6 +95,7 @@ _BROKE = re.compile(
     r"|illegal instruction|bus error",
     re.I,
 )
+_PASSING = {Outcome.OVERLOADED, Outcome.RATE_LIMITED}
 _FULL = re.compile(r"no space left|enospc|edquot|disk quota", re.I)
 _DIALOG = re.compile(
     r"do you (?:want to )?trust|trust (?:the files|this (?:folder|workspace|project|directory))|quick safety check"
@@ -125,6 +126,16 @@ def kind_of_text(text: str) -> Outcome | None:
     <Outcome.RATE_LIMITED: 'rate_limited'>
     """
     return next((kind for kind, pattern in _KINDS if pattern.search(text[:4000])), None)
+
+
+def kind_of_refusal(text: str, status: int) -> Outcome | None:
+    """What a provider's error means by its words. A rejected request is quoted back: words in it make no outage of it.
+
+    >>> kind_of_refusal("Invalid value: network", 400), kind_of_refusal("network error", 0)
+    (None, <Outcome.OVERLOADED: 'overloaded'>)
+    """
+    told, by_status = kind_of_text(text), kind_of_status(status)
+    return None if told in _PASSING and by_status not in {None, *_PASSING} else told
 
 
 def kind_of_complaint(stderr: str) -> Outcome | None:

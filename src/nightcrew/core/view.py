@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from nightcrew.core.admission import Room
 from nightcrew.core.budget import Spend
@@ -38,8 +39,12 @@ class View:
 
     def lacks(self, run: Run) -> tuple[str, ...]:
         """What the run's ticket requires and this node has not; () too when the board does not show the ticket."""
-        wanted = (t.requires for t in self.tickets if t.board == run.board and t.id == run.ticket_id)
-        return tuple(name for name in next(wanted, ()) if name.lower() not in self.capabilities)
+        wanted = self._required.get((run.board, run.ticket_id), ())
+        return tuple(name for name in wanted if name.lower() not in self.capabilities)
+
+    @cached_property
+    def _required(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        return {(t.board, t.id): t.requires for t in self.tickets if t.requires}
 
     def seat(self, agent: str) -> Seat:
         """The lane an agent works on; one of its own where nothing else is known."""

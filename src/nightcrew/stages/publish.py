@@ -24,7 +24,7 @@ class ClaimedElsewhere(NightcrewError):
 class BranchMoved(NightcrewError):
     """Somebody else pushed to the ticket's branch; their work is not overwritten."""
 
-    hint = "Merge or close that pull request; what is finished here is kept. Once it is, `retry` takes a new branch."
+    hint = "Merge or close that pull request: till then the finished work is kept, then `nightcrew retry` works anew."
 
 
 def claim_ref(branch: str) -> str:

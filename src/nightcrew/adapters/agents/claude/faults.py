@@ -70,7 +70,6 @@ STATUS = {
     str(status): kind for status in (400, 401, 403, 404, 408, 413, 429, 500, 529)
     if (kind := reading.kind_of_status(status))
 }  # fmt: skip
-_PASSING = {Outcome.OVERLOADED, Outcome.RATE_LIMITED}
 
 
 @dataclass(frozen=True)
@@ -136,11 +135,8 @@ def _unpaid(refusal: Refusal) -> Ending | None:
 
 
 def _by_words(refusal: Refusal) -> Ending | None:
-    told, by_status = reading.kind_of_text(refusal.text), reading.kind_of_status(refusal.status)
-    # A rejected request is quoted back: words like "network" in it must not make an outage of it.
-    if told is None or (told in _PASSING and by_status not in {None, *_PASSING}):
-        return None
-    return Ending(told, f"the words of the error (api_error_status={refusal.status or None})")
+    told = reading.kind_of_refusal(refusal.text, refusal.status)
+    return Ending(told, f"the words of the error (api_error_status={refusal.status or None})") if told else None
 
 
 def _by_status(refusal: Refusal) -> Ending | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nightcrew.adapters.telling import Rule, first
 from nightcrew.core.outcome import Ending, Outcome
-from nightcrew.core.reading import kind_of_complaint, kind_of_status, kind_of_text
+from nightcrew.core.reading import kind_of_complaint, kind_of_refusal, kind_of_status
 
 __all__ = ["FAULTS", "Event", "Fault", "complaint", "count_at", "event_in", "inner", "kind_of_stderr", "text_at"]
 
@@ -160,13 +160,6 @@ def _by_certain_status(fault: Fault) -> Outcome | None:
     return kind if fault.status == 401 or kind in {Outcome.OVERLOADED, Outcome.MISCONFIGURED} else None
 
 
-def _by_words(fault: Fault) -> Outcome | None:
-    told, by_status = kind_of_text(_words(fault.text)), kind_of_status(fault.status)
-    # A rejected request is quoted back: words like "network" in it must not make an outage of it.
-    passing = {Outcome.OVERLOADED, Outcome.RATE_LIMITED}
-    return None if told in passing and by_status not in {None, *passing} else told
-
-
 def _refused_request(fault: Fault) -> Outcome | None:
     if not fault.request:
         return None
@@ -189,7 +182,7 @@ FAULTS: tuple[Rule[Fault], ...] = (
     _rule("`codexErrorInfo`", _by_info, _INFO),
     _rule("`httpStatusCode`, or the status in the text", _by_certain_status, _STATUSES),
     _rule("codex's own sentences", lambda fault: _own(_words(fault.text)), {p.pattern: kind for kind, p in _OWN}),
-    _rule("the words of the error", _by_words, by_words=True),
+    _rule("the words of the error", lambda fault: kind_of_refusal(_words(fault.text), fault.status), by_words=True),
     _rule("any other `httpStatusCode`", lambda fault: kind_of_status(fault.status),
           {str(n): kind for n in (400, 402, 403, 413, 429) if (kind := kind_of_status(n))}),
     _rule("a request of ours is refused: at the login, or another", _refused_request,
