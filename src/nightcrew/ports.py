@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from nightcrew.core.model import PullRequest, Repo, Seat, Ticket, TicketState, Usage, Window
+from nightcrew.core.model import Check, PullRequest, Repo, Seat, Standing, Ticket, TicketState, Usage, Window
 from nightcrew.core.outcome import Ending
 
 
@@ -29,21 +29,30 @@ class Scan:
 
 
 class Board(Protocol):
-    """Where tickets live. Every call raises BoardError when the board cannot be reached; nothing is retried inside."""
+    """Where tickets live. Every call raises BoardError when the board cannot be reached, or says no."""
 
     name: str
 
     async def scan(self) -> Scan:
-        """All tickets that are not done, with the problems found. Two tickets with one id: a problem, neither shown."""
+        """All tickets that its selection takes and that are not done, with the problems found; their order is free.
+
+        Two tickets with one id: a problem, neither shown. Cheap while nothing changed: it is called every two minutes.
+        """
 
     async def fetch(self, ids: Sequence[str]) -> list[Ticket]:
-        """These tickets as they are now, in any state; those that left the board are left out."""
+        """These tickets as they are now, in any state, by id or key; those that are not there are left out.
+
+        One that the selection does not take (any more) says why in `left`.
+        """
 
     async def move(self, ticket_id: str, state: TicketState, note: str = "", link: str = "") -> None:
         """Show `state`, one progress note and the pull request's link. Doing it twice is doing it once."""
 
     async def add(self, title: str, body: str = "", fields: Mapping[str, object] | None = None) -> Ticket:
-        """Make a ticket; the board gives the id unless `fields` has one. Never overwrites a ticket that exists."""
+        """Make a ticket; the board gives the id unless `fields` has one. Never overwrites a ticket that exists.
+
+        Raises BoardError for fields it cannot hold.
+        """
 
     def watched(self) -> tuple[Path, ...]:
         """Paths whose change means the board changed; () when it cannot be watched."""
@@ -68,6 +77,37 @@ class Forge(Protocol):
 
     async def list(self, repo: Repo) -> list[PullRequest]:
         """All pull requests, newest first, each as it is now."""
+
+
+class Following(Protocol):
+    """What following a pull request up needs. A forge on a server offers it. `key` names what is said."""
+
+    async def stamps(self, repo: Repo, numbers: Sequence[int]) -> Mapping[int, str]:
+        """A word for each of these pull requests, another one whenever `standing` would say something new. Cheap."""
+
+    async def standing(self, repo: Repo, number: int) -> Standing:
+        """How it stands now."""
+
+    async def say(self, repo: Repo, number: int, text: str, key: str) -> None:
+        """One comment for each key: made, or changed when it says something else."""
+
+    async def answer(self, repo: Repo, number: int, thread: str, text: str, key: str) -> None:
+        """Answer in a thread, once for each key."""
+
+    async def resolve(self, repo: Repo, number: int, thread: str) -> None:
+        """Close a thread."""
+
+    async def log(self, repo: Repo, check: Check) -> str:
+        """The end of what a failed check wrote, "" when it cannot be had."""
+
+    async def rerun(self, repo: Repo, check: Check) -> None:
+        """Let a failed check run once more. Raises ForgeError when the forge cannot."""
+
+    async def merge(self, repo: Repo, number: int, head: str, how: str) -> PullRequest:
+        """Merge it if its head is still `head`; `how` is "now", "green" (by the forge, once it is) or "queue"."""
+
+    async def edit(self, repo: Repo, number: int, *, draft: bool) -> PullRequest:
+        """Make it a draft, or ready for review."""
 
 
 class Reviewing(Protocol):

@@ -53,6 +53,22 @@ def environment(where: str, env: Mapping[str, str], passed: Iterable[str] = ()) 
     return {name: os.environ[name] for name in passed if name in os.environ} | own
 
 
+def secret(where: str, key: str, value: str) -> str:
+    """A credential as it is written in the file: "$NAME" is taken from nightcrew's environment.
+
+    Raises ConfigError when it is empty or the environment has none; no message shows it.
+    """
+    name = value.removeprefix("$") if value.startswith("$") else ""
+    found = os.environ.get(name, "") if name else value
+    if not found.strip():
+        what = f"the environment has no {name}" if name else "there is none"
+        cure = (
+            f'Set it where nightcrew is started: export {name or "TOKEN"}=..., and write {key} = "${name or "TOKEN"}".'
+        )
+        raise ConfigError(f"{where} {key}: {what}.", hint=cure)
+    return found.strip()
+
+
 def _without(kind: type[msgspec.Struct], key: str) -> str:
     default = next((field.default for field in msgspec.structs.fields(kind) if field.name == key), msgspec.NODEFAULT)
     return PAGE if default is msgspec.NODEFAULT else f"Without it, it is {default!r}."

@@ -11,9 +11,9 @@ from hashlib import sha256
 from nightcrew.core.limits import Budget, Cap, Caps, Keep, Policy
 
 __all__ = [
-    "Attempt", "Budget", "Cap", "Caps", "GateResult", "GateSettings", "Hooks", "Keep", "Lane", "LaneState", "Policy",
-    "PullRequest", "Repo", "Run", "RunState", "Seat", "Ticket", "TicketState", "Usage", "Window", "branch_for",
-    "replace", "safe_name",
+    "Attempt", "Budget", "Cap", "Caps", "Check", "GateResult", "GateSettings", "Hooks", "Keep", "Lane", "LaneState",
+    "Policy", "PullRequest", "Remark", "Repo", "Run", "RunState", "Seat", "Standing", "Ticket", "TicketState", "Usage",
+    "Window", "branch_for", "replace", "safe_name",
 ]  # fmt: skip
 
 
@@ -48,6 +48,9 @@ class Ticket:
     requires: tuple[str, ...] = ()  # node capabilities
     created_at: datetime | None = None
     url: str = ""
+    author: str = ""
+    left: str = ""  # why the board's selection does not take it (any more), "" when it does
+    stop: str = ""  # the newest "stop" by someone allowed: who said it where, different for each; "" when none
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,53 @@ class PullRequest:
     comments: tuple[tuple[str, str, str], ...] = ()  # (at, author, text)
     created_at: str = ""
     merged_sha: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check of a commit says. `state` is passed, failed or running; `id` is how the forge calls it."""
+
+    name: str
+    state: str
+    id: str = ""
+    url: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something said about a pull request; its text is untrusted. `at` is ISO 8601 in UTC.
+
+    `verdict` is "approved" or "changes" for a review that says so. `trusted`: its author may write to the repository.
+    """
+
+    id: str
+    author: str
+    text: str
+    at: str
+    thread: str = ""  # "" = it stands alone
+    path: str = ""
+    line: int = 0
+    verdict: str = ""
+    trusted: bool = False
+    bot: bool = False
+    mine: bool = False  # said with nightcrew's own login
+    resolved: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an open pull request stands: all that following it up needs."""
+
+    pull: PullRequest
+    base_head: str = ""  # where the base branch is now
+    draft: bool = False
+    mergeable: bool | None = None  # False: a conflict with the base; None: the forge is still finding out
+    behind: bool = False  # the rules want it up to date with its base, and it is not
+    checks: tuple[Check, ...] = ()  # of the head
+    remarks: tuple[Remark, ...] = ()  # oldest first
+    approved: bool = False  # as the rules of the repository want it; with no rule, by one trusted person
+    merging: bool = False  # in a merge queue, or to be merged by the forge when all is green
 
 
 @dataclass(frozen=True)

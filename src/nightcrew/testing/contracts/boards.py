@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from nightcrew.core.model import TicketState
+from nightcrew.core.model import Ticket, TicketState
 from nightcrew.errors import BoardError
 from nightcrew.ports import Board
 
+T = TypeVar("T")
+Do = Callable[[Ticket], bool]
 NOTE, LINK = "Attempt 1: tests pass", "https://forge.example/pulls/1"
 RACERS = 20
 
 
 class BoardContract:
-    """Fixtures: `board`, an empty board. May be overridden: `again`, `spoil`, `crash`."""
+    """Fixtures: `board`, an empty board. May be overridden: `again`, `spoil`, `crash`, and what people may do.
+
+    For a board that is a service: `trouble` and `picture`.
+    """
 
     @pytest.fixture
     def again(self, board: Board) -> Board:
@@ -32,6 +38,31 @@ class BoardContract:
     @pytest.fixture
     def crash(self) -> Callable[[], None]:
         """Leaves what a kill -9 in the middle of a write may leave behind."""
+        return lambda: None
+
+    @pytest.fixture
+    def deselect(self) -> Do:
+        """A person changes the ticket so that the selection takes it no more; False where there is no selection."""
+        return lambda ticket: False
+
+    @pytest.fixture
+    def says_stop(self) -> Do:
+        """A person who may says "stop" in a comment; False where there are no comments."""
+        return lambda ticket: False
+
+    @pytest.fixture
+    def stranger_says_stop(self) -> Do:
+        """A person who may not says "stop" in a comment; False where nobody can tell."""
+        return lambda ticket: False
+
+    @pytest.fixture
+    def trouble(self) -> Callable[[float], None] | None:
+        """From now on this share of requests goes wrong, in every way; None for a board that is no service."""
+        return None
+
+    @pytest.fixture
+    def picture(self) -> Callable[[], object]:
+        """Everything that people see on the board (states, labels, comments, links), without times and ids."""
         return lambda: None
 
     async def test_no_ids_no_tickets(self, board: Board) -> None:
@@ -117,3 +148,60 @@ class BoardContract:
 
     async def test_what_is_watched_is_there(self, board: Board) -> None:
         assert all(isinstance(path, Path) and path.exists() for path in board.watched())
+
+    async def test_a_ticket_that_the_selection_takes_no_more_is_not_scanned_and_says_why(
+        self, board: Board, again: Board, deselect: Do
+    ) -> None:
+        kept, lost = await board.add("Kept"), await board.add("Lost")
+        await board.scan()
+        if not deselect(lost):
+            return
+        for one in (board, again):
+            assert [t.id for t in (await one.scan()).tickets] == [kept.id]
+            left = {t.id: t.left for t in await one.fetch([kept.id, lost.id])}
+            assert not left[kept.id]
+            assert left[lost.id]
+
+    async def test_stop_is_heard_from_those_who_may_say_it_each_time_anew(
+        self, board: Board, again: Board, says_stop: Do, stranger_says_stop: Do
+    ) -> None:
+        ticket = await board.add("One")
+        await board.move(ticket.id, TicketState.WORKING, NOTE)
+        stranger_says_stop(ticket)
+        assert [t.stop for t in (await board.scan()).tickets] == [""]
+        if not says_stop(ticket):
+            return
+        heard = [t.stop for t in (await board.scan()).tickets]
+        assert heard == [t.stop for t in (await again.scan()).tickets] != [""]
+        await board.move(ticket.id, TicketState.BLOCKED, "stopped")
+        says_stop(ticket)
+        assert [t.stop for t in (await board.scan()).tickets] not in (heard, [""])
+
+    async def test_with_requests_going_wrong_the_board_looks_the_same_in_the_end(
+        self, board: Board, trouble: Callable[[float], None] | None, picture: Callable[[], object]
+    ) -> None:
+        tickets = [await board.add(f"Ticket {n}") for n in range(6)]
+        if trouble is None:
+            return
+
+        async def work(prefix: str) -> object:
+            for state in (TicketState.WORKING, TicketState.REVIEW, TicketState.BLOCKED):
+                for ticket in tickets:
+                    await _till_it_works(lambda t=ticket, s=state: board.move(t.id, s, f"{prefix}{s}", LINK))  # type: ignore[misc]
+            scan = await _till_it_works(board.scan)
+            assert {t.state for t in scan.tickets} == {TicketState.BLOCKED}
+            return picture()
+
+        trouble(0)
+        calm = await work("")
+        trouble(0.2)
+        assert await work("") == calm
+
+
+async def _till_it_works(call: Callable[[], Awaitable[T]]) -> T:
+    for _ in range(50):
+        try:
+            return await call()
+        except BoardError:
+            continue
+    raise AssertionError("it never works")
