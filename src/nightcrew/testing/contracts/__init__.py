@@ -12,10 +12,14 @@ it defines itself may be overridden.
 import pytest
 
 # Before they are imported: a broken promise then shows the values it broke on.
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("agents", "boards", "forges")))
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("agents", "boards", "following", "forges")))
 
 from nightcrew.testing.contracts.agents import AgentContract  # noqa: E402
 from nightcrew.testing.contracts.boards import BoardContract  # noqa: E402
+from nightcrew.testing.contracts.following import FollowingContract, FollowingForge, People  # noqa: E402
 from nightcrew.testing.contracts.forges import ForgeContract, Push, ReviewingContract, ReviewingForge  # noqa: E402
 
-__all__ = ["AgentContract", "BoardContract", "ForgeContract", "Push", "ReviewingContract", "ReviewingForge"]
+__all__ = [
+    "AgentContract", "BoardContract", "FollowingContract", "FollowingForge", "ForgeContract", "People", "Push",
+    "ReviewingContract", "ReviewingForge",
+]  # fmt: skip
