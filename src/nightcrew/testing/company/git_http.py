@@ -6,7 +6,7 @@ import asyncio
 import base64
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,9 @@ class Bare:
         return self.run("merge-base", "--is-ancestor", other, commit).returncode == 0
 
 
-def server(root: Path, allowed: Callable[[str, str, bool], bool]) -> Callable[[web.Request], object]:
+def server(
+    root: Path, allowed: Callable[[str, str, bool], bool]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """A handler for `/{owner}/{name}.git/{rest}` and deeper paths, of the bare repositories under `root`.
 
     `allowed(user, password, writes)` says whether a login may do that.

@@ -11,6 +11,9 @@ from openapi_schema_validator import OAS30ReadValidator, OAS30WriteValidator
 from referencing import Registry
 from referencing.jsonschema import DRAFT4
 
+UNLISTED = (401, 403, 404, 429)
+"""Answers any operation may give, which descriptions do not always list; 5xx besides."""
+
 
 class Description:
     """The slice `name`.json of schemas/. Paths are as the description writes them: `/repos/{owner}/{repo}/issues`."""
@@ -51,9 +54,9 @@ class Description:
         return wrong
 
     def answer(self, method: str, path: str, status: int, raw: bytes) -> list[str]:
-        """What is wrong with an answer: a status it does not list (401, 403, 429 and 5xx are never listed), a body."""
+        """What is wrong with an answer: a status that is not listed, a body that does not fit."""
         operation = self.operation(method, path)
-        if operation is None or status in (401, 403, 429) or status >= 500:
+        if operation is None or status in UNLISTED or status >= 500:
             return []
         listed = operation["responses"].get(str(status)) or operation["responses"].get("default")
         if listed is None:
@@ -88,7 +91,11 @@ class Description:
 
 
 def _rooted(schema: Any) -> Any:
-    """The schema with its references made absolute, so that they lead into the registry."""
+    """The schema with its references made absolute, so that they lead into the registry.
+
+    A `discriminator` only says which branch of a `oneOf` to look at first; the branches themselves decide.
+    """
     if isinstance(schema, dict):
-        return {k: f"urn:spec{v}" if k == "$ref" and v.startswith("#") else _rooted(v) for k, v in schema.items()}
+        kept = {k: v for k, v in schema.items() if k != "discriminator" or "propertyName" not in v}
+        return {k: f"urn:spec{v}" if k == "$ref" and v.startswith("#") else _rooted(v) for k, v in kept.items()}
     return [_rooted(one) for one in schema] if isinstance(schema, list) else schema

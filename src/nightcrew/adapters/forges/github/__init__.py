@@ -1,0 +1,244 @@
+"""GitHub as a forge: pull requests opened, watched, answered and, if the owner wants that, merged."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nightcrew.adapters.forges.github import follow
+from nightcrew.adapters.forges.github.parse import Pulls, parse_pull
+from nightcrew.adapters.github_api import API, Account, graphql, login, service, slug
+from nightcrew.core.model import Check, PullRequest, Repo, Standing
+from nightcrew.errors import ForgeError
+from nightcrew.settings import read_settings
+from nightcrew.transport import Fault, Lost, Refused, Service, told_as
+
+__all__ = ["GitHubForge", "Settings"]
+
+log = logging.getLogger("nightcrew.forges.github")
+METHODS = ("squash", "merge", "rebase")
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[forges.NAME]` with kind "github"."""
+
+    url: str = API  # an own server's is https://HOST/api/v3
+    token: str = ""  # "$NAME"; "" = $GITHUB_TOKEN; "gh" = the login of the gh program
+    app: str = ""  # a GitHub App's id, instead of a token
+    key: str = ""  # its private key: a file, or "$NAME"
+    installation: int = 0  # 0 = found by the repository
+    draft: bool = False
+    reviewers: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    merge: str = "squash"
+    people: tuple[str, ...] = ()  # only these are listened to; () = all who may write
+
+
+class GitHubForge:
+    """Pull requests of repositories on GitHub or on a GitHub Enterprise Server. Raises ForgeError, in one sentence."""
+
+    def __init__(self, name: str, settings: Mapping[str, object], home: Path) -> None:
+        where = f"[forges.{name}]"
+        self.name = name
+        self.settings = read_settings(Settings, where, settings, {"merge": f"One of: {', '.join(METHODS)}."})
+        told = self.settings
+        self.account = Account(where, told.url.rstrip("/"), told.token, told.app, told.key, told.installation)
+        self.service: Service = service(self.account)
+        self._pulls: dict[str, Pulls] = {}
+        self._login = ""
+
+    def git_env(self, repo: Repo) -> Mapping[str, str]:
+        """See `Forge.git_env`: a header by the environment, so that it is in no address, file or argument."""
+        if not (address := re.match(r"https?://[^/]+/", repo.url)):
+            return {}
+        word = base64.b64encode(f"x-access-token:{self._token(repo)}".encode()).decode()
+        return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"http.{address[0]}.extraHeader",
+                "GIT_CONFIG_VALUE_0": f"Authorization: Basic {word}"}  # fmt: skip
+
+    def _token(self, repo: Repo) -> str:
+        self.account.repository = slug(repo.url)
+        with told_as(ForgeError):
+            return self.account.current_now()
+
+    async def find(self, repo: Repo, branch: str) -> PullRequest | None:
+        """See `Forge.find`."""
+        with told_as(ForgeError):
+            return await self._find(repo, branch)
+
+    async def _find(self, repo: Repo, branch: str) -> PullRequest | None:
+        owner = slug(repo.url).partition("/")[0]
+        query = {"head": f"{owner}:{branch}", "state": "all", "per_page": 20}  # without "owner:" GitHub ignores it
+        rows = (await self.service.get(f"{self._at(repo)}/pulls", query)).data
+        mine = [row for row in rows if row["head"]["ref"] == branch]
+        return parse_pull(max(mine, key=lambda row: row["number"]), repo.name) if mine else None
+
+    async def open(self, repo: Repo, branch: str, title: str, body: str) -> PullRequest:
+        """See `Forge.open`. Reviewers and labels are asked for; that they cannot be had stops nothing."""
+        asked = {"title": title, "head": branch, "base": repo.base, "body": body, "draft": self.settings.draft}
+        with told_as(ForgeError):
+            try:
+                made = await self.service.write("POST", f"{self._at(repo)}/pulls", asked)
+                opened = parse_pull(made.data, repo.name)
+            except Lost:
+                found = await self._find(repo, branch)
+                if found is None or found.state != "open":
+                    raise
+                opened = found
+        await self._furnish(repo, opened.number)
+        return opened
+
+    async def _furnish(self, repo: Repo, number: int) -> None:
+        wishes: list[tuple[str, Mapping[str, object]]] = []
+        if self.settings.reviewers:
+            wishes.append((f"pulls/{number}/requested_reviewers", {"reviewers": list(self.settings.reviewers)}))
+        if self.settings.labels:
+            wishes.append((f"issues/{number}/labels", {"labels": list(self.settings.labels)}))
+        for path, wish in wishes:
+            try:
+                await self.service.write("POST", f"{self._at(repo)}/{path}", wish, again=True)
+            except Fault as fault:
+                log.warning("pull.unfurnished", extra={"repo": repo.name, "number": number, "error": str(fault)})
+
+    async def update(self, repo: Repo, number: int, title: str, body: str) -> PullRequest:
+        """See `Forge.update`."""
+        with told_as(ForgeError):
+            path = f"{self._at(repo)}/pulls/{number}"
+            changed = await self.service.write("PATCH", path, {"title": title, "body": body}, again=True)
+        return parse_pull(changed.data, repo.name)
+
+    async def list(self, repo: Repo) -> list[PullRequest]:
+        """See `Forge.list`; at most the 1,000 changed last. An unchanged list costs one request answered 304."""
+        known = self._pulls.setdefault(repo.name, Pulls())
+        query = {"state": "all", "sort": "updated", "direction": "desc", "per_page": 100}
+        with told_as(ForgeError):
+            async for page in self.service.pages(f"{self._at(repo)}/pulls", query, etag=True, most=10):
+                if page.unchanged or known.took(page.data, repo.name):
+                    break
+        return known.newest_first()
+
+    # -- Following -----------------------------------------------------------------------------------------------------
+    async def stamps(self, repo: Repo, numbers: Sequence[int]) -> Mapping[int, str]:
+        """See `Following.stamps`: one GraphQL request for each 50."""
+        found: dict[int, str] = {}
+        owner, _, name = slug(repo.url).partition("/")
+        for start in range(0, len(numbers), follow.BATCH):
+            some = numbers[start : start + follow.BATCH]
+            asked = {"owner": owner, "name": name, **{f"n{i}": number for i, number in enumerate(some)}}
+            with told_as(ForgeError):
+                data = await graphql(self.service, follow.stamps_query(len(some)), asked)
+            found |= follow.parse_stamps(data)
+        return found
+
+    async def standing(self, repo: Repo, number: int) -> Standing:
+        """See `Following.standing`: one GraphQL request."""
+        data = await self._followed(repo, number)
+        return follow.parse_standing(data, repo.name, self.settings.people, self._login)
+
+    async def _followed(self, repo: Repo, number: int) -> dict[str, Any]:
+        owner, _, name = slug(repo.url).partition("/")
+        with told_as(ForgeError):
+            asked = {"owner": owner, "name": name, "number": number}
+            data = await graphql(self.service, follow.FOLLOW_UP, asked)
+        self._login = data["viewer"]["login"] or self._login
+        return data
+
+    async def say(self, repo: Repo, number: int, text: str, key: str) -> None:
+        """See `Following.say`: found again by a hidden mark."""
+        path, body = f"{self._at(repo)}/issues", f"{follow.mark(key)}\n{text}"
+        with told_as(ForgeError):
+            self._login = self._login or await login(self.service)
+            async for page in self.service.pages(f"{path}/{number}/comments", {"per_page": 100}):
+                for said in page.data:
+                    if said["body"].startswith(follow.mark(key)) and said["user"]["login"] in (self._login, ""):
+                        if said["body"] != body:
+                            await self.service.write(
+                                "PATCH", f"{path}/comments/{said['id']}", {"body": body}, again=True
+                            )
+                        return
+            await self.service.write("POST", f"{path}/{number}/comments", {"body": body})
+
+    async def answer(self, repo: Repo, number: int, thread: str, text: str, key: str) -> None:
+        """See `Following.answer`."""
+        body = f"{follow.mark(key)}\n{text}"
+        data = await self._followed(repo, number)
+        if follow.answered(data, thread, key, self._login):
+            return
+        with told_as(ForgeError):
+            await graphql(self.service, follow.REPLY, {"thread": thread, "body": body}, again=False)
+
+    async def resolve(self, repo: Repo, number: int, thread: str) -> None:
+        """See `Following.resolve`."""
+        with told_as(ForgeError):
+            await graphql(self.service, follow.RESOLVE, {"thread": thread})
+
+    async def log(self, repo: Repo, check: Check) -> str:
+        """See `Following.log`: the job's log where GitHub Actions ran it."""
+        if not (job := follow.job_of(check)):
+            return ""
+        try:
+            return await self.service.tail(f"{self._at(repo)}/actions/jobs/{job}/logs")
+        except Fault:
+            return ""
+
+    async def rerun(self, repo: Repo, check: Check) -> None:
+        """See `Following.rerun`: the failed jobs of its workflow run."""
+        run = follow.run_of(check)
+        if not run:
+            raise ForgeError(f"{check.name} is no check of GitHub Actions: it cannot be run again from here.")
+        with told_as(ForgeError):
+            await self.service.write("POST", f"{self._at(repo)}/actions/runs/{run}/rerun-failed-jobs", again=True)
+
+    async def merge(self, repo: Repo, number: int, head: str, how: str) -> PullRequest:
+        """See `Following.merge`."""
+        data = (await self._followed(repo, number))["repository"]["pullRequest"]
+        if data["state"] != "MERGED":
+            with told_as(ForgeError):
+                await self._merge(repo, number, data["id"], head, how)
+        return await self._shown(repo, number)
+
+    async def _merge(self, repo: Repo, number: int, node: str, head: str, how: str) -> None:
+        if how == "now":
+            asked = {"sha": head, "merge_method": self.settings.merge}
+            try:
+                await self.service.write("PUT", f"{self._at(repo)}/pulls/{number}/merge", asked)
+            except Lost:
+                if (await self._shown(repo, number)).state != "merged":
+                    raise
+        elif how == "queue":
+            await graphql(self.service, follow.ENQUEUE, {"id": node, "head": head})
+        else:
+            method = self.settings.merge.upper()
+            await graphql(self.service, follow.AUTO_MERGE, {"id": node, "head": head, "method": method})
+
+    async def edit(self, repo: Repo, number: int, *, draft: bool) -> PullRequest:
+        """See `Following.edit`."""
+        data = (await self._followed(repo, number))["repository"]["pullRequest"]
+        if data["isDraft"] != draft:
+            with told_as(ForgeError):
+                await graphql(self.service, follow.DRAFT if draft else follow.READY, {"id": data["id"]})
+        return await self._shown(repo, number)
+
+    async def _shown(self, repo: Repo, number: int) -> PullRequest:
+        with told_as(ForgeError):
+            return parse_pull((await self.service.get(f"{self._at(repo)}/pulls/{number}")).data, repo.name)
+
+    async def about(self, repo: Repo) -> dict[str, object]:
+        """Who we are there, and what we may not do on that repository."""
+        with told_as(ForgeError):
+            who = await login(self.service)
+            try:
+                may = (await self.service.get(self._at(repo))).data.get("permissions", {})
+            except Refused:
+                may = {}
+        missing = [] if may.get("push") else [f"It may not push to {slug(repo.url)} (permission: contents, write)."]
+        return {"login": who, "places": [], "missing": missing}
+
+    def _at(self, repo: Repo) -> str:
+        self.account.repository = slug(repo.url)
+        return f"/repos/{self.account.repository}"

@@ -1,0 +1,42 @@
+"""A pull request as GitHub's REST shows it -> ours; and the list of them, kept up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nightcrew.core.model import PullRequest
+
+
+def parse_pull(raw: Mapping[str, Any], repo: str) -> PullRequest:
+    """One of a list or alone: both have what is needed."""
+    merged = bool(raw.get("merged_at"))
+    return PullRequest(
+        repo=repo, number=raw["number"], branch=raw["head"]["ref"], base=raw["base"]["ref"], title=raw["title"],
+        body=raw["body"] or "", state="merged" if merged else raw["state"], head=raw["head"]["sha"],
+        url=raw["html_url"], created_at=raw["created_at"],
+        merged_sha=(raw.get("merge_commit_sha") or "") if merged else "",  # of an open one it is a trial merge
+    )  # fmt: skip
+
+
+@dataclass
+class Pulls:
+    """The pull requests of one repository, taken over page by page, the last changed first."""
+
+    known: dict[int, PullRequest] = field(default_factory=dict)
+    stamps: dict[int, str] = field(default_factory=dict)
+    whole: bool = False  # the list was read to its end once
+
+    def took(self, rows: Sequence[Mapping[str, Any]], repo: str) -> bool:
+        """Take a page over; True when all that follows is known already."""
+        old = sum(self.stamps.get(row["number"]) == row["updated_at"] for row in rows)
+        for row in rows:
+            self.known[row["number"]] = parse_pull(row, repo)
+            self.stamps[row["number"]] = row["updated_at"]
+        reached = self.whole and old > 0
+        self.whole = self.whole or len(rows) < 100
+        return reached
+
+    def newest_first(self) -> list[PullRequest]:
+        return [self.known[number] for number in sorted(self.known, reverse=True)]
