@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from subprocess import CalledProcessError
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -92,6 +93,22 @@ def repository(a: Asked) -> Json:
     return shown
 
 
+# -- apps: the caller is known by a word signed with the app's key -----------------------------------------------------
+@on("GET", f"{R}/installation")
+def installation(a: Asked) -> Json:
+    shown: Json = a.views.description.example("installation")
+    return shown | {"id": 77}
+
+
+@on("POST", "/app/installations/{installation_id}/access_tokens")
+def installation_token(a: Asked) -> tuple[int, Json]:
+    if a.variables["installation_id"] != "77":
+        raise Answered(404, {"message": "Not Found"})
+    token, until = f"ghs_{a.state.id()}_{'x' * 500}", datetime.now(UTC) + timedelta(hours=1)
+    a.state.tokens[token] = "nightcrew[bot]"
+    return 201, {"token": token, "expires_at": until.strftime("%Y-%m-%dT%H:%M:%SZ"), "permissions": {"issues": "write"}}
+
+
 # -- issues ------------------------------------------------------------------------------------------------------------
 @on("GET", f"{R}/issues")
 def issues(a: Asked) -> list[Json]:
@@ -106,7 +123,7 @@ def issues(a: Asked) -> list[Json]:
         and query.get("assignee", "") in ("", "*", *issue.assignees)
         and query.get("creator", "") in ("", issue.author)
     ]  # fmt: skip
-    by = (lambda i: (i.changed, i.number)) if query.get("sort") == "updated" else (lambda i: (i.at, i.number))
+    by = (lambda i: (i.changed, i.moved)) if query.get("sort") == "updated" else (lambda i: (i.at, i.number))
     rows.sort(key=by, reverse=query.get("direction", "desc") == "desc")
     return a.page(rows, lambda issue: a.views.issue(a.place, issue))
 
@@ -209,7 +226,7 @@ def pulls(a: Asked) -> list[Json]:
         here = ":" not in head or head == f"{owner}:{issue.pull.head}"
         if here and query.get("state", "open") in ("all", issue.state):
             rows.append(issue)
-    by = (lambda i: (i.changed, i.number)) if query.get("sort") == "updated" else (lambda i: (i.at, i.number))
+    by = (lambda i: (i.changed, i.moved)) if query.get("sort") == "updated" else (lambda i: (i.at, i.number))
     rows.sort(key=by, reverse=query.get("direction", "desc") == "desc")
     return a.page(rows, lambda one: a.views.pull(a.place, one, full=False))
 
@@ -274,7 +291,7 @@ def ask_reviewers(a: Asked) -> tuple[int, Json]:
     issue, pull = a.pull()
     for login in a.body.get("reviewers", []):
         if login not in a.state.access:
-            raise Answered(422, {"message": "Reviews may only be requested from collaborators."})
+            raise Answered(403, {"message": "Reviews may only be requested from collaborators."})
         pull.reviewers += [login] if login not in pull.reviewers else []
     a.state.touch(issue)
     return 201, a.views.pull(a.place, issue, full=False)

@@ -88,6 +88,7 @@ class Issue:
     resolved: set[int] = field(default_factory=set)
     reviews: list[Review] = field(default_factory=list)
     blocked_by: list[int] = field(default_factory=list)
+    moved: int = 0  # orders changes within one second, as the service's finer clock does
 
 
 @dataclass
@@ -111,9 +112,16 @@ class State:
         self.root, self.turn = root, turn
         self.clock = clock or (lambda: datetime.now(UTC))
         self.places: dict[str, Place] = {}
-        self.access = {"nightcrew": "COLLABORATOR", "ada": "MEMBER", "lint-bot": "COLLABORATOR", "eve": "NONE"}
+        self.access = {
+            "nightcrew": "COLLABORATOR",
+            "ada": "MEMBER",
+            "lint-bot": "COLLABORATOR",
+            "eve": "NONE",
+            "nightcrew[bot]": "COLLABORATOR",
+        }
         self.tokens = {"ghp_nightcrew": "nightcrew", "ghp_ada": "ada", "ghp_eve": "eve"}
-        self.bots = {"lint-bot"}
+        self.bots = {"lint-bot", "nightcrew[bot]"}
+        self.apps: dict[str, bytes] = {}  # id -> its public key; an installation's tokens are nightcrew[bot]'s
         self._ids = itertools.count(1001)
 
     def id(self) -> int:
@@ -147,13 +155,13 @@ class State:
         with self.turn:
             place, now = self.places[name], self.now()
             number = max(place.issues, default=0) + 1
-            made = Issue(number, self.id(), title, body, author, now, now, blocked_by=list(blocked_by))
+            made = Issue(number, self.id(), title, body, author, now, now, blocked_by=list(blocked_by), moved=self.id())
             made.labels = [self.label(place, label) for label in labels]
             place.issues[number] = made
             return made
 
     def touch(self, issue: Issue) -> None:
-        issue.changed = self.now()
+        issue.changed, issue.moved = self.now(), self.id()
 
     def say(self, name: str, number: int, author: str, text: str) -> Said:
         """A comment below an issue or pull request."""

@@ -36,6 +36,7 @@ class Views:
         return shown | {
             "full_name": place.name, "name": place.name.partition("/")[2], "default_branch": "main", "private": True,
             "html_url": f"{self.url()}/{place.name}", "clone_url": f"{self.url()}/{place.name}.git",
+            "language": None, "license": None,
             "permissions": {"admin": False, "push": True, "pull": True, "maintain": False, "triage": True},
         }  # fmt: skip
 

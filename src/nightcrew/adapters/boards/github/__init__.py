@@ -1,0 +1,236 @@
+"""GitHub Issues as a board: labels show what nightcrew does, one comment tells how far it is."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from nightcrew.adapters.boards.github.memory import Issues, Raw, stamp
+from nightcrew.adapters.boards.github.parse import Reader, Settings, author, label_names
+from nightcrew.adapters.github_api import WRITERS, Account, login, service
+from nightcrew.adapters.visible import MARK, progress
+from nightcrew.core.model import Ticket, TicketState
+from nightcrew.errors import BoardError
+from nightcrew.ports import Problem, Scan
+from nightcrew.settings import read_settings
+from nightcrew.transport import Fault, Lost, Refused, Service, told_as
+
+__all__ = ["GitHubBoard", "Settings"]
+
+HOLDS = {"labels", "priority"}
+ENDS = {TicketState.DONE: "completed", TicketState.CLOSED: "not_planned"}
+
+
+class GitHubBoard:
+    """The issues of some repositories. A ticket's id is `owner/name#12`; pull requests are no tickets.
+
+    An unchanged board costs one request for each repository, answered 304. Raises BoardError in one sentence.
+    """
+
+    def __init__(self, name: str, settings: Mapping[str, object], home: Path) -> None:
+        self.name = name
+        states = f"Our states: {', '.join(TicketState)}."
+        cures = {"repos": 'Name the repositories whose issues are tickets: repos = ["OWNER/NAME"].', "states": states}
+        self.settings = told = read_settings(Settings, "[board]", settings, cures)
+        self.reader = Reader("[board]", told)
+        self.account = Account("[board]", told.url.rstrip("/"), told.token, told.app, told.key, told.installation,
+                               told.repos[0] if told.repos else "")  # fmt: skip
+        self.service: Service = service(self.account)
+        label = told.labels[0] if len(told.labels) == 1 else ""
+        self.issues = {repo: Issues(self.service, repo, self._claimed, self._may_stop, label) for repo in told.repos}
+        self._comments: dict[str, tuple[int, str]] = {}  # ticket -> our comment, and what it says
+        self._login = ""
+
+    def _claimed(self, raw: Raw) -> bool:
+        return self.reader.state(raw) is not TicketState.OPEN
+
+    def _may_stop(self, said: Raw) -> bool:
+        who, people = author(said), {name.lower() for name in self.settings.people}
+        if who == self._login or said["user"]["type"] == "Bot":
+            return False
+        return who.lower() in people if people else said["author_association"] in WRITERS
+
+    async def scan(self) -> Scan:
+        """See `Board.scan`. A repository that cannot be read is a problem, as long as another one can."""
+        tickets: list[Ticket] = []
+        problems: list[Problem] = []
+        for repo, issues in self.issues.items():
+            try:
+                await self._who()
+                await issues.look()
+            except Refused as refused:
+                problems.append(Problem(repo, refused.sentence()))
+            except Fault as fault:
+                raise BoardError(str(fault), hint=fault.hint) from fault
+            tickets += [self._ticket(issues, raw) for raw in issues.open.values() if not self.reader.left(raw)]
+        if problems and len(problems) == len(self.issues):
+            raise BoardError(problems[0].message)
+        return Scan(tuple(tickets), tuple(problems))
+
+    def _ticket(self, issues: Issues, raw: Raw) -> Ticket:
+        number = raw["number"]
+        stop = issues.stops.get(number, "")
+        return self.reader.ticket(self.name, issues.repo, raw, issues.blocked_by(number), stop)
+
+    async def _who(self) -> None:
+        """Our own login, asked once: our words must not be taken for a person's."""
+        self._login = self._login or await login(self.service) or "nightcrew[bot]"
+
+    async def fetch(self, ids: Sequence[str]) -> list[Ticket]:
+        """See `Board.fetch`; by id or key."""
+        found = []
+        for word in dict.fromkeys(ids):
+            if place := self._place(word):
+                with suppress(Refused), told_as(BoardError):
+                    issues, raw = await self._read(*place)
+                    if "pull_request" not in raw:
+                        found.append(self._ticket(issues, raw))
+        return list({ticket.id: ticket for ticket in found}.values())
+
+    def _place(self, word: str) -> tuple[str, int] | None:
+        """Repository and number of an id or a key."""
+        repo, _, number = word.rpartition("#")
+        where = next((one for one in self.issues if repo in (one, one.partition("/")[2])), "")
+        where = where or (repo if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) else "")
+        return (where, int(number)) if where and re.fullmatch(r"\d{1,12}", number) else None
+
+    async def _read(self, repo: str, number: int) -> tuple[Issues, Raw]:
+        """An issue as it is now. Raises Refused when it is not there."""
+        raw: Raw = (await self.service.get(f"/repos/{repo}/issues/{number}")).data
+        issues = self.issues.get(repo) or Issues(self.service, repo, self._claimed, self._may_stop)
+        if issues.asked.get(number) != stamp(raw):
+            await self._who()
+            await issues.details(raw)
+        return issues, raw
+
+    async def move(self, ticket_id: str, state: TicketState, note: str = "", link: str = "") -> None:
+        """See `Board.move`: a label, one comment; done and closed are said by closing the issue.
+
+        The pull request is linked by the closing keyword in its text (`Ticket.closes`), as GitHub itself does.
+        """
+        if state is TicketState.OTHER:
+            raise BoardError(f"{ticket_id} cannot be moved to {state}: there is no such state on GitHub.")
+        place = self._place(ticket_id)
+        with told_as(BoardError):
+            if place is None:
+                raise BoardError(f"{ticket_id} is not on the board {self.name}.")
+            raw: Raw = (await self.service.get(f"/repos/{place[0]}/issues/{place[1]}")).data
+            await self._label(*place, raw, state)
+            await self._tell(ticket_id, *place, progress(state, note, link))
+            await self._close(*place, raw, state)
+
+    async def _label(self, repo: str, number: int, raw: Raw, state: TicketState) -> None:
+        """Our label of that state alone; added and removed one by one, so that nobody else's change is lost."""
+        path, wanted = f"/repos/{repo}/issues/{number}/labels", self.reader.writes.get(state, "")
+        there = {name.lower(): name for name in label_names(raw)}
+        if self.reader.means.get(wanted.lower()) is state and wanted.lower() not in there:
+            await self.service.write("POST", path, {"labels": [wanted]}, again=True)
+        for name in there.values():
+            if name.lower() in self.reader.means and name.lower() != wanted.lower():
+                with suppress(Refused):  # somebody took it away meanwhile
+                    await self.service.write("DELETE", f"{path}/{quote(name, safe='')}", again=True)
+
+    async def _tell(self, ticket_id: str, repo: str, number: int, text: str) -> None:
+        """The one comment, found again by its hidden mark."""
+        body = f"{MARK}\n{text}"
+        mine = self._comments.get(ticket_id) or await self._mine(repo, number)
+        if mine is None:
+            mine = (await self._write(repo, number, body), body)
+        elif mine[1] != body:
+            path = f"/repos/{repo}/issues/comments/{mine[0]}"
+            try:
+                await self.service.write("PATCH", path, {"body": body}, again=True)
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+                mine = (await self._write(repo, number, body), body)  # somebody deleted it
+        self._comments[ticket_id] = (mine[0], body)
+
+    async def _write(self, repo: str, number: int, body: str) -> int:
+        try:
+            made = await self.service.write("POST", f"/repos/{repo}/issues/{number}/comments", {"body": body})
+        except Lost:
+            if (found := await self._mine(repo, number)) is None:
+                raise
+            return found[0]
+        return int(made.data["id"])
+
+    async def _mine(self, repo: str, number: int) -> tuple[int, str] | None:
+        await self._who()
+        async for page in self.service.pages(f"/repos/{repo}/issues/{number}/comments", {"per_page": 100}):
+            for said in page.data:
+                own = author(said) == self._login or self.account.app
+                if own and (said["body"] or "").startswith(MARK):
+                    return said["id"], said["body"]
+        return None
+
+    async def _close(self, repo: str, number: int, raw: Raw, state: TicketState) -> None:
+        wanted = {"state": "closed", "state_reason": ENDS[state]} if state in ENDS else {"state": "open"}
+        same = raw["state"] == wanted["state"] and raw.get("state_reason") in (
+            wanted.get("state_reason"),
+            None,
+            "reopened",
+        )
+        if not same:
+            await self.service.write("PATCH", f"/repos/{repo}/issues/{number}", wanted, again=True)
+
+    async def add(self, title: str, body: str = "", fields: Mapping[str, object] | None = None) -> Ticket:
+        """See `Board.add`: a new issue of the first repository, with what the selection asks for."""
+        given = dict(fields or {})
+        if unknown := sorted(set(given) - HOLDS):
+            raise BoardError(
+                f"A GitHub issue cannot be given {unknown[0]}.", hint=f"It holds: {', '.join(sorted(HOLDS))}."
+            )
+        repo, mark = self.settings.repos[0], f"<!-- nightcrew:add:{uuid.uuid4()} -->"
+        priority = self.reader.priority_label(_number(given.get("priority", 5)))
+        labels = [*self.settings.labels[:1], *_words(given.get("labels", ())), *([priority] if priority else [])]
+        asked: dict[str, object] = {"title": title, "body": f"{mark}\n{body}", "labels": labels}
+        if self.settings.assignee:
+            asked["assignees"] = [self.settings.assignee]
+        with told_as(BoardError):
+            raw = await self._make(repo, asked, mark)
+        self.issues[repo].take(raw)
+        return self._ticket(self.issues[repo], raw)
+
+    async def _make(self, repo: str, asked: Mapping[str, object], mark: str) -> Raw:
+        try:
+            made: Raw = (await self.service.write("POST", f"/repos/{repo}/issues", asked)).data
+        except Lost:
+            query = {"state": "all", "sort": "created", "direction": "desc", "per_page": 30}
+            rows = (await self.service.get(f"/repos/{repo}/issues", query)).data
+            found = [row for row in rows if (row["body"] or "").startswith(mark)]
+            if not found:
+                raise
+            return dict(found[0])
+        return made
+
+    def watched(self) -> tuple[Path, ...]:
+        """Nothing: GitHub is no folder."""
+        return ()
+
+    async def about(self) -> dict[str, object]:
+        """Who we are there, whose issues are read, and what we may not do."""
+        missing = []
+        with told_as(BoardError):
+            await self._who()
+            for repo in self.issues:
+                try:
+                    may = (await self.service.get(f"/repos/{repo}")).data.get("permissions", {})
+                except Refused as refused:
+                    missing.append(refused.sentence())
+                else:
+                    if not may.get("triage") and not may.get("push"):
+                        missing.append(f"It may not label issues of {repo} (permission: issues, write).")
+        return {"login": self._login, "places": [(repo, repo) for repo in self.issues], "missing": missing}
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 5
+
+
+def _words(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
