@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nightcrew.config import Config, Secret, find, load, secret
-from nightcrew.core.model import Budget, Cap, Caps, GateSettings, Hooks, Keep, Policy, Repo
+from nightcrew.core.model import Budget, Cap, Caps, FollowUp, GateSettings, Hooks, Keep, Policy, Repo
 from nightcrew.errors import ConfigError
 
 SMALL = """
@@ -139,7 +139,7 @@ def test_every_key_reaches_its_place_in_our_types(home: Path) -> None:
     assert config.agents["mine"] == ("command", {"command": ["run", "$PROMPT"]})
     gates = GateSettings(("make test",), 60.0, ("ci/**",), 5, 50, False, "codex")
     api = Repo("api", "https://example.com/api.git", "dev", "local", ("backend",), ("API",), ("server", "data base"),
-               ("mine",), gates, Hooks(before_run="make deps", timeout=5.0), 2)  # fmt: skip
+               ("mine",), gates, Hooks(before_run="make deps", timeout=5.0), max_running=2)  # fmt: skip
     assert config.repos == (api, Repo("web", str(home), "trunk", "hub"))
 
 
@@ -335,6 +335,6 @@ def test_the_example_in_the_docs_loads_and_shows_every_key(home: Path) -> None:
     assert (config.policy, config.keep) == (Policy(**shown), Keep())
     assert (config.state_dir, config.workspaces_dir) == (home / ".nightcrew", home / ".nightcrew" / "workspaces")
     settings = {"policy", "path", "home", "boards", "forges", "agents_order", "repos"}
-    kinds = (Config, Policy, Budget, Caps, Cap, Keep, Repo, GateSettings, Hooks)
+    kinds = (Config, Policy, Budget, Caps, Cap, Keep, Repo, GateSettings, Hooks, FollowUp)
     keys = {f.name for kind in kinds for f in fields(kind)} - settings - {"budget", "caps"}
     assert {key for key in keys if not re.search(rf"\b{key}\b", text)} == set()

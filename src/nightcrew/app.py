@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nightcrew import config as settings
 from nightcrew import lock
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # heavy: only `up` and `doctor` need them
     from nightcrew.meter import Meter
 
 
+T = TypeVar("T")
 LOOK_EVERY = 10.0  # seconds between two looks at our own locks
 WRITABLE = "Make it writable, or name another with [crew] state_dir."
 
@@ -88,7 +90,7 @@ class App:
 
         folder = self.config.state_dir / "hubs"
         return {
-            r.name: Hub(folder / f"{r.name}.git", r.url, self.forges[r.forge].git_env(r), self.config.identity)
+            r.name: Hub(folder / f"{r.name}.git", r.url, partial(self.forges[r.forge].git_env, r), self.config.identity)
             for r in self.config.repos
         }
 
@@ -162,7 +164,7 @@ class App:
     async def up(self, mode: str = "forever", started: Callable[[Director], None] | None = None,
                  entering: Enter | None = None) -> None:  # fmt: skip
         """Work the board: "forever", "idle" (until nothing goes on by itself), or "once" (what is ready now)."""
-        from nightcrew import proc  # noqa: PLC0415
+        from nightcrew import proc, transport  # noqa: PLC0415
         from nightcrew.cleaning import nightly  # noqa: PLC0415
         from nightcrew.director import Director, done_when  # noqa: PLC0415
         from nightcrew.node import flush, recorded  # noqa: PLC0415
@@ -172,6 +174,7 @@ class App:
         with self.lock() as hold:
             async with self.crew(entering) as crew, AsyncExitStack() as stack:
                 await proc.sweep(crew.mark, recorded(crew))  # what a killed nightcrew left; their sessions are resumed
+                stack.push_async_callback(transport.close)
                 director = Director(crew, self.config.scan_every)
                 loop = asyncio.get_running_loop()
 
@@ -209,6 +212,19 @@ class App:
         paths = [wake, *(p for board in self.boards.values() for p in board.watched() if p.is_dir())]
         async for _ in awatch(*paths, debounce=60, step=20, rust_timeout=1000):
             director.wake(scan=True)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work to its end; connections that it opened to services are closed."""
+
+    async def closed() -> T:
+        try:
+            return await work
+        finally:
+            if opened := sys.modules.get("nightcrew.transport"):
+                await opened.close()
+
+    return asyncio.run(closed())
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

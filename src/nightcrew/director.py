@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 
-from nightcrew import lanes
+from nightcrew import following, lanes
 from nightcrew.core import lifecycle, schedule
 from nightcrew.core.lanes import after as lanes_after
 from nightcrew.core.lanes import answered
@@ -41,8 +41,8 @@ class Director:
         self.scans: dict[str, Scan] = {}
         self.moved: dict[str, TicketState] = {}  # what we wrote on boards since the last scans began, by run
         self.finished: frozenset[str] = frozenset()
-        self.gone: frozenset[str] = frozenset()
-        self.pulls: dict[tuple[str, str], PullRequest] = {}
+        self.gone: dict[str, str] = {}
+        self.watch = following.Watch()
         self.next_scan = datetime.min.replace(tzinfo=UTC)
         self.background: dict[str, asyncio.Task[None]] = {}
         self.cleaning: set[str] = set()
@@ -145,7 +145,7 @@ class Director:
         waiting = {run_id for run_id, at in self.not_again_before.items() if at > now}
         return View(
             tickets=tickets, runs=tuple(store.watched(ids, SHOWN)), attempts=tuple(store.open_attempts()),
-            pulls=self.pulls, lanes=store.lanes(), ladders={n: a.models for n, a in self.crew.agents.items()},
+            lanes=store.lanes(), ladders={n: a.models for n, a in self.crew.agents.items()},
             seats=self.crew.seats, spend=self.crew.meter.spend(), loads=self.crew.meter.loads(), room=room(self.crew),
             renewing=lanes.renewing(self.crew),
             repos=tuple(map(self.crew.workflows.applied, self.crew.repos.values())),
@@ -153,6 +153,7 @@ class Director:
             paused=bool(store.get("paused", False)) or bool(self.stopping),
             busy=frozenset({*self.background, *waiting}),
             cleaning=frozenset(self.cleaning), capabilities=capabilities(self.crew.policy),
+            **self.watch.facts(self.crew),  # type: ignore[arg-type]
         )  # fmt: skip
 
     async def scan(self) -> None:
@@ -170,14 +171,14 @@ class Director:
         store.put("scanned_at", self.crew.now())
         active = store.runs(ended=False)
         await self._look_up(active, bool(problems))
-        await self._look_at_pulls(store.with_pulls())
+        await self.watch.look(self.crew, store.with_pulls())
 
     async def _look_up(self, active: Iterable[Run], unreadable: bool) -> None:
         """Fresh facts about blockers and about tickets that are not on the board any more."""
         there = {t.id for scan in self.scans.values() for t in scan.tickets}
         words = {w for t in self._tickets() for w in t.blocked_by}
         done: set[str] = set()
-        gone: set[str] = set()
+        gone: dict[str, str] = {}
         for name, board in self.crew.boards.items():
             missing = [r.ticket_id for r in active if r.board == name and r.ticket_id not in there]
             asked = [*missing, *sorted(words - there)]
@@ -189,25 +190,13 @@ class Director:
                 continue
             done |= {w for t in found.values() if t.state is TicketState.DONE for w in (t.id, t.key)}
             # While something on the board cannot be read, a missing ticket may be just that: it is not gone.
-            gone |= {i for i in missing if (i not in found and not unreadable) or (i in found and _ended(found[i]))}
-        self.finished, self.gone = frozenset(done), frozenset(gone)
+            gone |= {i: why for i in missing if (why := _gone(found.get(i), unreadable))}
+        self.finished, self.gone = frozenset(done), gone
 
     def _tickets(self) -> list[Ticket]:
         """As the boards show them now, where we wrote after we read too: our word must not look like a person's."""
         found = [t for scan in self.scans.values() for t in scan.tickets]
         return [replace(t, state=self.moved.get(schedule.run_id(t), t.state)) for t in found]
-
-    async def _look_at_pulls(self, runs: Iterable[Run]) -> None:
-        for name in {r.repo for r in runs}:
-            if repo := self.crew.repos.get(name):
-                try:
-                    pulls = await self.crew.forges[repo.forge].list(repo)
-                except NightcrewError as error:
-                    log.warning("pulls.unknown", extra={"repo": name, "error": error.sentence()})
-                    continue
-                self.pulls = {k: v for k, v in self.pulls.items() if k[0] != name}
-                for pull in reversed(pulls):
-                    self.pulls[name, pull.branch] = pull
 
     def _obey(self, kind: str, run_id: str) -> None:
         store = self.crew.store
@@ -249,8 +238,8 @@ class Director:
                 self._reopen(run, TicketState.OPEN.value)
             case schedule.Follow(run, pull):
                 self._follow(run, pull)
-            case schedule.Show(run, state):
-                self._later(run, self._show(run, state))
+            case schedule.Show(run) | schedule.React(run):
+                self._later(run, self._outward(action))
             case schedule.Park() | schedule.Up():
                 lanes.turn(self.crew, action)
             case schedule.Fail(run, why):
@@ -268,7 +257,7 @@ class Director:
             id=schedule.run_id(ticket), board=ticket.board, ticket_id=ticket.id, key=ticket.key, title=ticket.title,
             repo=action.repo, branch=branch_for(ticket.board, ticket.id, ticket.key), state=state, reason=action.reason,
             priority=ticket.priority, labels=ticket.labels, blocked_by=ticket.blocked_by,
-            created_at=ticket.created_at or now, shown=ticket.state.value,
+            created_at=ticket.created_at or now, shown=ticket.state.value, heard=ticket.stop,
         )  # fmt: skip
         if self.crew.store.named(run.id):
             self.crew.store.save_run(run, f"run.{state}", reason=action.reason)
@@ -300,13 +289,15 @@ class Director:
         settled = lifecycle.settle(run, attempt, self.crew.policy, now, jitter)
         if self.stopping and attempt.outcome == Outcome.INFRA:  # we ended it: there is no outage to wait for
             settled = replace(settled, not_before=None, outages=run.outages)
-        self.pulls.pop((run.repo, run.branch), None)  # seen before this attempt answered what was asked there
+        self.watch.forget(run)  # seen before this attempt answered what was asked there
         if store.settle(settled, attempt, after, lanes.news(before, after)):
             log.info("attempt.ended", extra={"ticket": run.key, "outcome": attempt.outcome, "run": settled.state.value})
 
     def _stop(self, run: Run, why: str) -> None:
-        on_board = next((t.state.value for t in self._tickets() if schedule.run_id(t) == run.id), "gone")
-        shown = None if why == "stopped by hand" else on_board
+        ticket = self._ticket(run)
+        shown = None if why == "stopped by hand" else ticket.state.value if ticket else "gone"
+        if ticket and ticket.stop == why:
+            run, shown = replace(run, heard=why), run.shown  # it is our word that the board shows: nobody moved it
         if run.state is RunState.WORKING:
             self.crew.store.save_run(replace(run, stopping=why), "run.stopping", shown=shown, why=why)
             if live := self.crew.live.get(run.id):
@@ -315,15 +306,20 @@ class Director:
             stopped = replace(run, state=RunState.CANCELLED, reason=why)
             self.crew.store.save_run(stopped, "run.cancelled", shown=shown, why=why)
 
+    def _ticket(self, run: Run) -> Ticket | None:
+        return next((t for t in self._tickets() if schedule.run_id(t) == run.id), None)
+
     def _reopen(self, run: Run, shown: str) -> None:
         # A pull request that is still open is gone on with: a second one beside it would break I1.
         over = run.state in (RunState.MERGED, RunState.CLOSED)
+        ticket = self._ticket(run)
         cycle, pull, url = (run.cycle + 1, 0, "") if over else (run.cycle, run.pull_request, run.url)
         fresh = Run(
             id=run.id, board=run.board, ticket_id=run.ticket_id, key=run.key, title=run.title, repo=run.repo,
             branch=branch_for(run.board, run.ticket_id, run.key, cycle), reason="reopened", priority=run.priority,
             labels=run.labels, blocked_by=run.blocked_by, attempts=run.attempts, fence=run.fence, cycle=cycle,
             usage=run.usage, pull_request=pull, url=url, state=RunState.QUEUED if run.repo else RunState.UNROUTED,
+            heard=ticket.stop if ticket else run.heard,
         )  # fmt: skip
         if run.state in (RunState.CLOSED, RunState.DUPLICATE):
             self.crew.store.release_patches(run.id)
@@ -334,12 +330,16 @@ class Director:
         if after.state is RunState.CLOSED:
             self.crew.store.release_patches(run.id)
         self.crew.store.save_run(after, f"run.{kind}", sha=pull.merged_sha, text=pull.changes_requested[:2000])
-        self.pulls.pop((run.repo, run.branch), None)
+        self.watch.forget(run)
 
-    async def _show(self, run: Run, state: TicketState) -> None:
+    async def _outward(self, action: schedule.Show | schedule.React) -> None:
+        if isinstance(action, schedule.React):
+            await following.perform(self.crew, action)
+            return self.watch.forget(action.run)  # it was seen before this
+        run, state = action.run, action.state
         await self.crew.boards[run.board].move(run.ticket_id, state, run.reason, run.url)
         self.moved[run.id] = state
-        self.crew.store.set_run(run.id, shown=state.value)
+        return self.crew.store.set_run(run.id, shown=state.value)
 
     def _later(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Do slow work for a run beside the loop, one thing at a time per run; a fault is tried again after a while."""
@@ -383,8 +383,13 @@ def _interrupted(attempt: Attempt, known: str) -> Attempt:
     return replace(attempt, outcome=Outcome.INFRA.value, evidence=why, stage=attempt.phase, session_id=session)
 
 
-def _ended(ticket: Ticket) -> bool:
-    return ticket.state not in schedule.WORKABLE
+def _gone(ticket: Ticket | None, unreadable: bool) -> str:
+    """Why a ticket that is not on the board any more is not to be worked, "" while it is."""
+    if ticket is None:
+        return "" if unreadable else "the ticket left the board"
+    if ticket.state not in schedule.WORKABLE:
+        return f"a person moved the ticket to {ticket.state}"
+    return f"the ticket is not for us any more: {ticket.left}" if ticket.left else ""
 
 
 def done_when(mode: str) -> Callable[[View], bool]:

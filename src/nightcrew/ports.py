@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nightcrew.core.model import Check, PullRequest, Repo, Seat, Standing, Ticket, TicketState, Usage, Window
 from nightcrew.core.outcome import Ending
@@ -79,6 +79,7 @@ class Forge(Protocol):
         """All pull requests, newest first, each as it is now."""
 
 
+@runtime_checkable
 class Following(Protocol):
     """What following a pull request up needs. A forge on a server offers it. `key` names what is said."""
 

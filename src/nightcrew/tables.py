@@ -7,13 +7,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nightcrew.core.followup import Past
 from nightcrew.core.model import Attempt, Lane, Run
 
 metadata = sa.MetaData()
 
-_KINDS: dict[str, Any] = {"int": sa.BigInteger, "float": sa.Float, "float | None": sa.Float, "bool": sa.Boolean,
-                          "str": sa.Text, "RunState": sa.Text, "LaneState": sa.Text,
-                          "datetime | None": sa.Text}  # fmt: skip
+_KINDS: dict[str, Any] = {
+    "int": sa.BigInteger, "float": sa.Float, "float | None": sa.Float, "bool": sa.Boolean,
+    **dict.fromkeys(("str", "RunState", "LaneState", "Cause", "Did", "datetime", "datetime | None"), sa.Text),
+}  # fmt: skip
 
 
 def _columns(kind: type, keys: tuple[str, ...]) -> list[sa.Column[Any]]:
@@ -26,6 +28,7 @@ def _columns(kind: type, keys: tuple[str, ...]) -> list[sa.Column[Any]]:
 runs = sa.Table("runs", metadata, *_columns(Run, ("id",)))
 attempts = sa.Table("attempts", metadata, *_columns(Attempt, ("run_id", "number")))
 lanes = sa.Table("lanes", metadata, *_columns(Lane, ("name",)))
+reactions = sa.Table("reactions", metadata, *_columns(Past, ("run_id", "pull", "cause", "fingerprint")))
 events = sa.Table(
     "events", metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True), sa.Column("at", sa.Text, nullable=False),

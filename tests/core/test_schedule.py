@@ -165,7 +165,7 @@ def test_a_ticket_a_person_closed_is_stopped_and_one_we_moved_ourselves_is_not()
     assert only(Stop, closed)
     ours = replace(closed, runs=(replace(RUN, shown="closed"),))
     assert not only(Stop, ours)
-    assert only(Stop, replace(VIEW, tickets=(), gone=frozenset({"1"})))
+    assert only(Stop, replace(VIEW, tickets=(), gone={"1": "the ticket left the board"}))
 
 
 def test_a_ticket_moved_back_is_worked_again():

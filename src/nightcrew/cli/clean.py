@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import click
 
 from nightcrew import cleaning
 from nightcrew.app import App
+from nightcrew.app import run as app_run
 from nightcrew.cleaning import House
 from nightcrew.cli.show import as_json, say, table, wrapped
 from nightcrew.durable import History
@@ -36,12 +36,12 @@ def clean(config: Path | None, dry_run: bool, as_json: bool) -> None:
     app = App.load(config)
     store, running = app.store, app.running()
     if dry_run:
-        account = cleaning.told(asyncio.run(cleaning.look(_house(app, directed=bool(running)))))
+        account = cleaning.told(app_run(cleaning.look(_house(app, directed=bool(running)))))
     elif running:
         account = _ask(app)
     else:
         with app.lock():
-            account = asyncio.run(_clean(app))
+            account = app_run(_clean(app))
     store.close()
     say(as_json, {"dry_run": dry_run, **account}, lambda: _text(account, dry_run))
 

@@ -6,7 +6,6 @@ edits, runs the tests and commits, and calls no model. `--agent claude|codex` pu
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import shutil
@@ -20,6 +19,7 @@ import click
 
 from nightcrew import proc
 from nightcrew.app import App
+from nightcrew.app import run as app_run
 from nightcrew.cli.demo_scenes import REPOS, SCRIPT, TICKETS
 from nightcrew.cli.live import telling
 from nightcrew.cli.show import COLUMNS, as_json, table, wrapped
@@ -53,12 +53,12 @@ def play(agent: str, *, once: bool, folder: Path | None, as_json: bool) -> int:
         raise UsageError(f"{home} is not empty.", hint="Choose an empty folder, or leave out --dir.")
     began = time.monotonic()
     try:
-        app = asyncio.run(_stage(home, agent))
+        app = app_run(_stage(home, agent))
         _introduce(agent, home, as_json)
         log_to(app.config.state_dir / "nightcrew.log")
-        asyncio.run(_night(app))
+        app_run(_night(app))
         result = {
-            **asyncio.run(_result(app, agent)),
+            **app_run(_result(app, agent)),
             "seconds": round(time.monotonic() - began, 2),
             "folder": str(home),
         }

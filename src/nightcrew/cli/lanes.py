@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import shutil
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nightcrew.app import App, nearest
+from nightcrew.app import run as app_run
 from nightcrew.cli.show import as_json, say, table, wrapped
 from nightcrew.core.model import OUT, Lane, LaneState, Seat
 from nightcrew.errors import NightcrewError, UsageError
@@ -256,7 +256,7 @@ def probe(config: Path | None, name: str, as_json: bool) -> None:
     app = App.load(config)
     lane = _named(app, name)
     agent = _agents_on(app, lane)[0]
-    seconds, ending = asyncio.run(_asked(app, agent))
+    seconds, ending = app_run(_asked(app, agent))
     answers = ending.outcome in (Outcome.DONE, Outcome.BLOCKED)
     closed = app.store.lanes().get(lane, Lane(lane)).state is not LaneState.UP
     told = {

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 import click
 
 from nightcrew.app import App, nearest
+from nightcrew.app import run as app_run
 from nightcrew.cli.show import COLUMNS, as_json, harmless, notes, say, table, wrapped
 from nightcrew.core.model import OUT, LaneState, Run, RunState, TicketState
 from nightcrew.core.report import night_report, plain
@@ -34,7 +35,7 @@ def status(config: Path | None, everything: bool, as_json: bool) -> None:
     """What every ticket is doing, and the evidence it rests on."""
     app, now = App.load(config), datetime.now(UTC)
     store, running = app.store, app.running()
-    waiting = 0 if running else asyncio.run(_look_at_boards(app))
+    waiting = 0 if running else app_run(_look_at_boards(app))
     active = store.runs(ended=False)
     recent = store.runs(limit=0 if everything else RECENT)
     seen = {run.id: run for run in [*active, *recent]}
@@ -213,7 +214,7 @@ def route(config: Path | None, ticket: str, as_json: bool) -> None:
     from nightcrew.core import route as rules  # noqa: PLC0415
 
     app = App.load(config)
-    found = asyncio.run(_find(app, ticket))
+    found = app_run(_find(app, ticket))
     decision = rules.route(found, app.config.repos)
     steps = [{"rule": s.rule, "outcome": s.outcome, "detail": s.detail} for s in decision.steps]
     data = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from nightcrew.app import App
+from nightcrew.app import run as app_run
 from nightcrew.cli.show import as_json, harmless, say, table
 from nightcrew.core.model import PullRequest, Repo
 from nightcrew.errors import UsageError
@@ -35,7 +35,7 @@ def list_pulls(config: Path | None, repo: str, everything: bool, as_json: bool) 
     """The open pull requests, newest first."""
     app = App.load(config)
     repos = [app.repo_named(repo)] if repo else list(app.repos.values())
-    pulls = [p for r in repos for p in asyncio.run(app.forges[r.forge].list(r)) if everything or p.state == "open"]
+    pulls = [p for r in repos for p in app_run(app.forges[r.forge].list(r)) if everything or p.state == "open"]
     rows = [pull_row(p) for p in pulls]
     columns = {"repo": 8, "number": 3, "state": 6, "title": 30}
     say(as_json, {"pull_requests": rows}, lambda: table(rows, columns, "No open pull requests."))
@@ -49,7 +49,7 @@ def list_pulls(config: Path | None, repo: str, everything: bool, as_json: bool) 
 def show_pull(config: Path | None, number: int, repo: str, as_json: bool) -> None:
     """A pull request's text, gates and comments."""
     app = App.load(config)
-    pull = asyncio.run(_pull(app, app.repo_named(repo), number))
+    pull = app_run(_pull(app, app.repo_named(repo), number))
     said = "\n".join(f"{at[:19]} {who}: {text}" for at, who, text in pull.comments)
     data = {**pull_row(pull), "body": pull.body, "comments": [list(c) for c in pull.comments]}
     text = f"{pull.branch} -> {pull.base}\n\n{harmless(pull.body)}\n{harmless(said)}".rstrip()
@@ -72,7 +72,7 @@ def diff(config: Path | None, number: int, repo: str, as_json: bool) -> None:
     """The change, as a patch."""
     app = App.load(config)
     found = app.repo_named(repo)
-    text = asyncio.run(_reviewing(app, found).diff(found, number))
+    text = app_run(_reviewing(app, found).diff(found, number))
     shown = harmless(text) if sys.stdout.isatty() else text
     say(as_json, {"repo": found.name, "number": number, "diff": text}, shown.rstrip("\n"))
 
@@ -93,7 +93,7 @@ def _act(
     async def go() -> PullRequest:
         return await call(_reviewing(app, found), found)
 
-    pull = asyncio.run(go())
+    pull = app_run(go())
     app.store.order("scan")
     app.wake()
     say(as_json, pull_row(pull), f"#{pull.number} {done}.")
@@ -153,7 +153,7 @@ def rescue() -> None:
 def list_rescued(config: Path | None, as_json: bool) -> None:
     """Everything that is kept in a rescue ref."""
     app = App.load(config)
-    rows = asyncio.run(_rescued(app))
+    rows = app_run(_rescued(app))
     columns = {"repo": 8, "ticket": 10, "attempt": 3, "sha": 10, "subject": 20}
     short = [{**row, "sha": row["sha"][:10]} for row in rows]
     say(as_json, {"rescued": rows}, lambda: table(short, columns, "Nothing had to be rescued."))
@@ -181,7 +181,7 @@ async def _rescued(app: App) -> list[dict[str, Any]]:
 def restore(config: Path | None, ticket: str, attempt: str, as_json: bool) -> None:
     """Bring rescued work back as a branch in your repository."""
     app = App.load(config)
-    data = asyncio.run(_restore(app, ticket, attempt))
+    data = app_run(_restore(app, ticket, attempt))
     say(as_json, data, f"{data['sha'][:12]} is now branch {data['branch']} in {data['repo']}.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from nightcrew.app import App
+from nightcrew.app import run as app_run
 from nightcrew.cli.show import as_json, notes, say, table
 
 
@@ -38,7 +38,7 @@ def doctor(config: Path | None, no_agents: bool, as_json: bool) -> None:
     from nightcrew.doctor import examine  # noqa: PLC0415
 
     app = App.load(config)
-    checks = asyncio.run(examine(app, agents=not no_agents))
+    checks = app_run(examine(app, agents=not no_agents))
     failed = [c for c in checks if c["check"] == "FAIL"]
     data = {"ok": not failed, "checks": checks}
     say(as_json, data, lambda: _checks_text(checks))
@@ -75,6 +75,6 @@ def add(
     name = board or next(iter(app.boards))
     if name not in app.boards:
         raise UsageError(f"There is no board {name!r}.", hint=f"Known: {', '.join(app.boards)}.")
-    ticket = asyncio.run(app.boards[name].add(title, text, fields))
+    ticket = app_run(app.boards[name].add(title, text, fields))
     data = {"ticket": ticket.key, "id": ticket.id, "title": ticket.title, "url": ticket.url}
     say(as_json, data, f"{ticket.key}: {ticket.title}")

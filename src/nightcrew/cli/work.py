@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nightcrew.app import App
+from nightcrew.app import run as app_run
 from nightcrew.cli.live import telling
 from nightcrew.cli.show import COLUMNS, as_json, say, table
 from nightcrew.core.lifecycle import ENDED
@@ -37,7 +38,7 @@ def up(config: Path | None, once: bool, until_idle: bool, as_json: bool) -> None
     mode = "once" if once else "idle" if until_idle else "forever"
     app.store.version()  # says what is wrong with the state directory before anything is written there
     log_to(app.config.state_dir / "nightcrew.log")
-    asyncio.run(work(app, mode, quiet=as_json))
+    app_run(work(app, mode, quiet=as_json))
     rows = summary(app)
     say(as_json, {"stopped": True, "tickets": rows}, lambda: table(rows, COLUMNS, "No tickets."))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from nightcrew.core.followup import UPDATED, Past
 from nightcrew.core.model import Attempt, Policy, PullRequest, Run, RunState
 from nightcrew.core.outcome import RULES, Consumes, Next, Outcome
 
@@ -136,6 +137,18 @@ def followed(run: Run, pull: PullRequest) -> tuple[Run, str]:
     again = replace(run, state=S.QUEUED, reason="changes requested", feedback=asked, session_id="", consumed=0,
                     failures=0)  # fmt: skip
     return again, "changes_requested"
+
+
+def sent_back(run: Run, why: str, feedback: str) -> Run:
+    """The run after something happened to its pull request that an agent has to see to: counting begins anew."""
+    return replace(run, state=S.QUEUED, reason=why, feedback=feedback, session_id="", consumed=0, failures=0,
+                   pending_head="", not_before=None)  # fmt: skip
+
+
+def our_heads(attempts: Iterable[Attempt], past: Iterable[Past]) -> frozenset[str]:
+    """Every head of the branch that is ours: what attempts left there, and where we merged the base into it."""
+    updated = {one.head for one in past if one.fingerprint.startswith(UPDATED)}
+    return frozenset({a.head for a in attempts if a.head and a.pull_request} | updated)
 
 
 def pushed_head(attempts: Iterable[Attempt]) -> str:

@@ -86,6 +86,26 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class FollowUp:
+    """What is done about an open pull request until it merges; rounds are agents sent for one cause, times seconds.
+
+    `quiet` is how long nobody may have said anything before a review is answered. `flaky` are globs of checks that are
+    run once more before an agent is sent. `merge`: "never" (a person does), "now", "green" (the forge, once it is) or
+    "queue".
+    """
+
+    quiet: float = 150.0
+    check_rounds: int = 3
+    review_rounds: int = 20
+    bot_rounds: int = 2
+    conflict_rounds: int = 2
+    queue_rounds: int = 2
+    flaky: tuple[str, ...] = ()
+    update: bool = True  # bring it up to date with its base where the forge's rules want that
+    merge: str = "never"
+
+
+@dataclass(frozen=True)
 class Keep:
     """How long what is over is kept: days, and megabytes of agents' logs. 0 = for ever, or without end."""
 

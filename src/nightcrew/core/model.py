@@ -8,12 +8,12 @@ from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 
-from nightcrew.core.limits import Budget, Cap, Caps, Keep, Policy
+from nightcrew.core.limits import Budget, Cap, Caps, FollowUp, Keep, Policy
 
 __all__ = [
-    "Attempt", "Budget", "Cap", "Caps", "Check", "GateResult", "GateSettings", "Hooks", "Keep", "Lane", "LaneState",
-    "Policy", "PullRequest", "Remark", "Repo", "Run", "RunState", "Seat", "Standing", "Ticket", "TicketState", "Usage",
-    "Window", "branch_for", "replace", "safe_name",
+    "Attempt", "Budget", "Cap", "Caps", "Check", "FollowUp", "GateResult", "GateSettings", "Hooks", "Keep", "Lane",
+    "LaneState", "Policy", "PullRequest", "Remark", "Repo", "Run", "RunState", "Seat", "Standing", "Ticket",
+    "TicketState", "Usage", "Window", "branch_for", "replace", "safe_name",
 ]  # fmt: skip
 
 
@@ -94,6 +94,7 @@ class Repo:
     agents: tuple[str, ...] = ()  # order of preference; () = the crew's
     gates: GateSettings = GateSettings()
     hooks: Hooks = Hooks()
+    followup: FollowUp = FollowUp()
     max_running: int = 0  # 0 = no limit of its own
 
 
@@ -249,6 +250,7 @@ class Run:
     fence: int = 0
     cycle: int = 0  # how often the ticket was reopened after an end; each cycle has its own branch
     shown: str = ""  # the TicketState last shown on the board
+    heard: str = ""  # the "stop" on its ticket that was obeyed, or said before it was taken
     stopping: str = ""  # why the run is being stopped, "" when it is not
     workspace: str = ""  # path, "" when there is none
     pending_head: str = ""  # work an agent finished that gates or publishing could not yet take

@@ -37,6 +37,7 @@ def pull_request_body(
         f"Cost: {money(total)}, {tokens(total)}.",
         "## How to reproduce\n\n```sh\n" + "\n".join(
             [f"git fetch {repo.url} {run.branch}", "git checkout FETCH_HEAD", *repo.gates.commands]) + "\n```",
+        *([plain(ticket.closes, 300)] if ticket.closes else []),
         "Written by an agent under nightcrew; no person has read it yet.",
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"

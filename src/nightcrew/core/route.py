@@ -98,7 +98,14 @@ def _label(ticket: Ticket, repos: Sequence[Repo]) -> _Found:
 
 
 def _project(ticket: Ticket, repos: Sequence[Repo]) -> _Found:
-    return _stated("project", (ticket.project,), {repo: repo.projects for repo in repos})
+    known = {repo: (*repo.projects, *_slug(repo.url)) for repo in repos}
+    return _stated("project", (ticket.project,), known)
+
+
+def _slug(url: str) -> tuple[str, ...]:
+    """`owner/name` of a repository on a forge: how the issues of that very repository name their project."""
+    path = re.sub(r"^(?:[a-z][a-z0-9+.-]*://[^/]+/|[^/:]+:)", "", url) if ":" in url else ""
+    return (path.strip("/").removesuffix(".git"),) if "/" in path.strip("/") else ()
 
 
 def _stated(what: str, said: Iterable[str], known: Mapping[Repo, tuple[str, ...]]) -> _Found:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from nightcrew.core.dispatch import agents_for, plan, spent_out, turns_of_lanes
+from nightcrew.core.followup import Did, react
 from nightcrew.core.lanes import provider_lane
 from nightcrew.core.lifecycle import ENDED
 from nightcrew.core.model import OUT, Policy, Repo, Run, RunState, Ticket, TicketState
@@ -17,6 +18,7 @@ from nightcrew.core.view import (
     Fail,
     Follow,
     Park,
+    React,
     Refresh,
     Reopen,
     Settle,
@@ -28,8 +30,8 @@ from nightcrew.core.view import (
 )
 
 __all__ = [
-    "SHOWN", "WORKABLE", "Action", "Adopt", "Clean", "Fail", "Follow", "Park", "Refresh", "Reopen", "Settle", "Show",
-    "Start", "Stop", "Up", "View", "decide", "held", "idle", "run_id",
+    "SHOWN", "WORKABLE", "Action", "Adopt", "Clean", "Fail", "Follow", "Park", "React", "Refresh", "Reopen", "Settle",
+    "Show", "Start", "Stop", "Up", "View", "decide", "held", "idle", "run_id",
 ]  # fmt: skip
 
 SHOWN: dict[RunState, TicketState] = {
@@ -57,10 +59,11 @@ def decide(view: View, now: datetime, policy: Policy) -> list[Action]:
         *spent_out(view, policy),
     ]
     turns = turns_of_lanes(view, now, policy)
+    changes += _reacts(view, now)
     reconciled = [*turns, *_one_each(changes), *_shows(view), *(Clean(r) for r in view.runs if _cleanable(r, view))]
     # What has just ended may close a lane: it is folded in first, and the next round, which comes at once, dispatches.
     told = any(isinstance(action, Settle | Up | Park) for action in reconciled)
-    touched = {a.run.id for a in reconciled if isinstance(a, Stop | Reopen | Follow | Fail)}
+    touched = {a.run.id for a in reconciled if isinstance(a, Stop | Reopen | Follow | React | Fail)}
     touched |= {run_id(a.ticket) for a in reconciled if isinstance(a, Adopt)}
     return reconciled if told else [*reconciled, *plan(view, touched, now, policy).starts]
 
@@ -87,12 +90,15 @@ def _cleanable(run: Run, view: View) -> bool:
 
 def _stops(view: View) -> list[Action]:
     state = {t.id: t.state for t in view.tickets}
+    stop = {t.id: t.stop for t in view.tickets if t.stop}
     stops: list[Action] = []
     for run in view.runs:
         if run.stopping or run.state not in (RunState.QUEUED, RunState.WORKING, RunState.UNROUTED):
             continue
         if run.ticket_id in view.gone:
-            stops.append(Stop(run, "the ticket left the board"))
+            stops.append(Stop(run, view.gone[run.ticket_id]))
+        elif (said := stop.get(run.ticket_id)) and said != run.heard:
+            stops.append(Stop(run, said))
         elif (now_is := state.get(run.ticket_id)) and now_is not in WORKABLE and now_is != run.shown:
             stops.append(Stop(run, f"a person moved the ticket to {now_is}"))
     return stops
@@ -107,6 +113,22 @@ def _follows(view: View) -> list[Action]:
         if pull.state in ("merged", "closed") or (pull.changes_requested and run.state is RunState.IN_REVIEW):
             follows.append(Follow(run, pull))
     return follows
+
+
+def _reacts(view: View, now: datetime) -> Iterator[React]:
+    """What is to be done about pull requests: first what was begun and not done, then what is new."""
+    policies = {repo.name: repo.followup for repo in view.repos}
+    for run in view.runs:
+        standing = view.standings.get(run.id)
+        if standing is None or run.state is not RunState.IN_REVIEW or run.id in view.busy or run.repo not in policies:
+            continue
+        past = tuple(one for one in view.past.get(run.id, ()) if one.pull == standing.pull.number)
+        begun = next((one for one in past if not one.done and one.did is not Did.AGENT), None)
+        ours, flaky = view.ours.get(run.id, frozenset()), view.flaky.get(run.repo, frozenset())
+        if begun:
+            yield React(run, standing, past=begun)
+        elif reaction := react(standing, ours, past, policies[run.repo], now, flaky):
+            yield React(run, standing, reaction)
 
 
 def _intake(view: View, runs: Mapping[str, Run]) -> list[Action]:

@@ -9,18 +9,23 @@ from functools import cached_property
 
 from nightcrew.core.admission import Room
 from nightcrew.core.budget import Spend
-from nightcrew.core.model import Attempt, Lane, PullRequest, Repo, Run, Seat, Ticket, TicketState
+from nightcrew.core.followup import Past, Reaction
+from nightcrew.core.model import Attempt, Lane, PullRequest, Repo, Run, Seat, Standing, Ticket, TicketState
 from nightcrew.core.pacing import Load
 
 
 @dataclass(frozen=True)
 class View:
-    """All that is known at one moment. `gone` are ids of tickets that left the board for certain."""
+    """All that is known at one moment. `gone` says of tickets that left the board for certain why, by id."""
 
     tickets: tuple[Ticket, ...] = ()
     runs: tuple[Run, ...] = ()
     attempts: tuple[Attempt, ...] = ()  # not settled yet
     pulls: Mapping[tuple[str, str], PullRequest] = field(default_factory=dict)  # (repo, branch)
+    standings: Mapping[str, Standing] = field(default_factory=dict)  # of open pull requests, by run
+    past: Mapping[str, tuple[Past, ...]] = field(default_factory=dict)  # what was done about them, by run
+    ours: Mapping[str, frozenset[str]] = field(default_factory=dict)  # heads of their branches that we made, by run
+    flaky: Mapping[str, frozenset[str]] = field(default_factory=dict)  # checks that pass when run again, by repo
     lanes: Mapping[str, Lane] = field(default_factory=dict)  # by name; "provider:<name>" is a provider's breaker
     seats: Mapping[str, Seat] = field(default_factory=dict)  # by agent
     spend: Spend = Spend()
@@ -31,7 +36,7 @@ class View:
     repos: tuple[Repo, ...] = ()
     agents: tuple[str, ...] = ()  # the crew's order of preference
     finished: frozenset[str] = frozenset()  # ids and keys of blockers that are done
-    gone: frozenset[str] = frozenset()
+    gone: Mapping[str, str] = field(default_factory=dict)
     paused: bool = False
     busy: frozenset[str] = frozenset()  # runs being cleaned or shown right now
     cleaning: frozenset[str] = frozenset()  # runs whose workspace is being removed
@@ -114,6 +119,16 @@ class Follow:
 
 
 @dataclass(frozen=True)
+class React:
+    """Something happened to the pull request: do about it what is to be done, or `past` to its end."""
+
+    run: Run
+    standing: Standing
+    reaction: Reaction | None = None
+    past: Past | None = None
+
+
+@dataclass(frozen=True)
 class Show:
     """Show the run's state on the board."""
 
@@ -153,4 +168,4 @@ class Up:
     why: str
 
 
-Action = Park | Up | Fail | Adopt | Refresh | Start | Settle | Stop | Reopen | Follow | Show | Clean
+Action = React | Park | Up | Fail | Adopt | Refresh | Start | Settle | Stop | Reopen | Follow | Show | Clean

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,27 +31,28 @@ HUB_CONFIG = {
     "core.packedRefsTimeout": "10000",
 }
 NO_SUCH_FILE = ("does not exist in", "but not in", "bad file")  # the last: it is a folder
+Env = Mapping[str, str] | Callable[[], Mapping[str, str]]
 STALE_LOCK = 600.0  # seconds; no git of ours holds a ref lock that long
 
 
 class Hub:
     """The bare mirror of the repository at `url`, kept at `path`; shared by all tickets of one process.
 
-    `env` is what fetching and pushing need (a forge's credentials; never seen by an agent). `identity` is the name and
-    e-mail address of commits nightcrew makes. Every method raises GitError when git fails.
+    `env` is, or gives, what fetching and pushing need (a forge's credentials; never seen by an agent).
+    `identity` is the name and e-mail address of commits nightcrew makes. Every method raises GitError when git fails.
     """
 
     def __init__(
         self,
         path: Path,
         url: str,
-        env: Mapping[str, str] | None = None,
+        env: Env | None = None,
         identity: tuple[str, str] = ("nightcrew", "nightcrew@localhost"),
     ) -> None:
         self.path = path.absolute()
         local = None if url.startswith("file://") else local_path(url)
         self.url = str(local.absolute()) if local else url
-        self.env = dict(env or {})
+        self._env = env if callable(env) else dict(env or {})
         self.identity = identity
         self.lock = asyncio.Lock()  # one fetch, one branch or worktree change at a time
         self.checkouts = asyncio.Semaphore(os.cpu_count() or 1)  # more at once only make the first one wait
@@ -63,6 +64,11 @@ class Hub:
         self._blobs: dict[bytes, str] = {}  # the claims of this process
         self._asked = 0
         self._fetched: dict[str, tuple[int, str | GitError]] = {}
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """What fetching and pushing need now: a short-lived credential is asked for each time."""
+        return self._env() if callable(self._env) else self._env
 
     async def ensure(self) -> None:
         """Make the hub if it is not there. What a killed nightcrew left half-made is put aside, never deleted."""

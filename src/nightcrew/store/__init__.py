@@ -18,16 +18,17 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.exc import DBAPIError
 
+from nightcrew.core.followup import Past
 from nightcrew.core.lifecycle import ENDED
 from nightcrew.core.model import Attempt, Lane, Run, RunState
 from nightcrew.errors import Fenced, NightcrewError
-from nightcrew.store import spend
+from nightcrew.store import reactions, spend
 from nightcrew.store.hold import Hold
 from nightcrew.tables import attempts, events, lanes, meta, orders, patches, problems, runs
 
 __all__ = ["HEAD", "DBAPIError", "Hold", "Store", "StoreError", "engine_for", "sqlite_pragmas"]
 T = TypeVar("T")
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration."""
 
 
@@ -50,11 +51,13 @@ def sqlite_pragmas(connection: Any, _record: Any) -> None:
 
 
 class Store:
-    """Our rows. Every method is one short transaction. `ledger` reads what attempts cost."""
+    """Our rows. Every method is one short transaction. `ledger` reads what attempts cost, `reactions` what was done
+    about pull requests."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self.ledger = spend.Ledger(self.begin)
+        self.reactions = reactions.Reactions(self.begin)
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -149,6 +152,14 @@ class Store:
             saved = _save(c, run, kind, data)
             if saved and shown is not None:
                 c.execute(runs.update().where(runs.c.id == run.id).values(shown=shown))
+            return saved
+
+    def send_back(self, run: Run, past: Past) -> bool:
+        """Queue a run again because of what happened to its pull request, and remember that, or do neither."""
+        with self.begin() as c:
+            saved = _save(c, run, f"run.{past.cause}", {"reason": past.why, "head": past.head})
+            if saved:
+                reactions.put(c, past)
             return saved
 
     def with_pulls(self) -> list[Run]:

@@ -291,7 +291,7 @@ def ask_reviewers(a: Asked) -> tuple[int, Json]:
     issue, pull = a.pull()
     for login in a.body.get("reviewers", []):
         if login not in a.state.access:
-            raise Answered(403, {"message": "Reviews may only be requested from collaborators."})
+            raise Answered(422, {"message": "Reviews may only be requested from collaborators."})
         pull.reviewers += [login] if login not in pull.reviewers else []
     a.state.touch(issue)
     return 201, a.views.pull(a.place, issue, full=False)

@@ -58,7 +58,7 @@ class Description:
         operation = self.operation(method, path)
         if operation is None or status in UNLISTED or status >= 500:
             return []
-        listed = operation["responses"].get(str(status)) or operation["responses"].get("default")
+        listed = operation["responses"].get(str(status), operation["responses"].get("default"))
         if listed is None:
             return [f"the description lists no answer {status}"]
         content = self._at(listed).get("content", {})

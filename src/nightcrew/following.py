@@ -1,0 +1,198 @@
+"""Open pull requests followed until they merge: looked at as cheaply as the forge allows, and answered."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from nightcrew.core import followup, lifecycle
+from nightcrew.core.followup import Cause, Did, Past, Reaction
+from nightcrew.core.model import PullRequest, Repo, Run, RunState, Standing
+from nightcrew.core.outcome import Outcome
+from nightcrew.core.view import React
+from nightcrew.crew import Crew
+from nightcrew.errors import ForgeError, NightcrewError
+from nightcrew.git import Push
+from nightcrew.ports import Following, Forge
+
+log = logging.getLogger("nightcrew.following")
+LOG_TAIL = 6000  # characters of a failed check's log that an agent is told
+Key = tuple[str, str]  # repository, branch
+
+
+def followable(forge: Forge) -> Following | None:
+    """The forge as one that can be followed on, None when it cannot."""
+    return forge if isinstance(forge, Following) else None
+
+
+@dataclass
+class Watch:
+    """What was last seen of the pull requests of our runs. A repository that cannot be asked keeps what was seen."""
+
+    pulls: dict[Key, PullRequest] = field(default_factory=dict)
+    standings: dict[str, Standing] = field(default_factory=dict)  # by run, of open ones
+    stamps: dict[str, str] = field(default_factory=dict)
+    pushed: dict[str, frozenset[str]] = field(default_factory=dict)  # heads that attempts left, by run
+
+    async def look(self, crew: Crew, runs: Iterable[Run]) -> None:
+        """Look at the pull requests of these runs."""
+        by_repo: defaultdict[str, list[Run]] = defaultdict(list)
+        for run in runs:
+            by_repo[run.repo].append(run)
+        for name, those in by_repo.items():
+            if repo := crew.repos.get(name):
+                try:
+                    await self._repo(crew, repo, those)
+                except NightcrewError as error:
+                    log.warning("pulls.unknown", extra={"repo": name, "error": error.sentence()})
+
+    async def _repo(self, crew: Crew, repo: Repo, runs: list[Run]) -> None:
+        forge = crew.forges[repo.forge]
+        if following := followable(forge):
+            stamps = await following.stamps(repo, [run.pull_request for run in runs])
+            for run in runs:
+                stamp = stamps.get(run.pull_request, "")
+                if not stamp or self.stamps.get(run.id) != stamp or run.id not in self.standings:
+                    self._saw(crew, run, await following.standing(repo, run.pull_request), stamp)
+            return
+        pulls = await forge.list(repo)
+        self.pulls = {key: pull for key, pull in self.pulls.items() if key[0] != repo.name}
+        for pull in reversed(pulls):
+            self.pulls[repo.name, pull.branch] = pull
+
+    def _saw(self, crew: Crew, run: Run, standing: Standing, stamp: str) -> None:
+        before = self.standings.get(run.id)
+        self.pulls[run.repo, run.branch] = standing.pull
+        self.standings[run.id] = standing
+        self.pushed[run.id] = lifecycle.our_heads(crew.store.attempts_of(run.id), ())
+        self.stamps[run.id] = stamp if standing.mergeable is not None else ""  # else it is asked again next time
+        if before and (recovered := _recovered(before, standing)):
+            _learn(crew, run.repo, recovered)
+        words = followup.says(standing)
+        if run.state is RunState.IN_REVIEW and standing.pull.state == "open" and run.reason != words:
+            crew.store.set_run(run.id, reason=words)
+
+    def forget(self, run: Run) -> None:
+        """What was seen of it is older than what we did since."""
+        self.pulls.pop((run.repo, run.branch), None)
+        self.standings.pop(run.id, None)
+        self.stamps.pop(run.id, None)
+
+    def facts(self, crew: Crew) -> dict[str, object]:
+        """What a view knows of pull requests."""
+        known = {run_id: s for run_id, s in self.standings.items() if s.pull.state == "open"}
+        past = crew.store.reactions.of(known)
+        ours = {i: self.pushed[i] | lifecycle.our_heads((), past.get(i, ())) for i in known}
+        flaky = {name: frozenset(crew.store.get(f"flaky:{name}", ())) for name in crew.repos} if known else {}
+        return {"pulls": self.pulls, "standings": known, "past": past, "ours": ours, "flaky": flaky}
+
+
+def _recovered(before: Standing, now: Standing) -> set[str]:
+    """Checks that failed and then passed on the very same commit: run again, they do."""
+    if before.pull.head != now.pull.head:
+        return set()
+    failed = {check.name for check in before.checks if check.state == "failed"}
+    return failed & {check.name for check in now.checks if check.state == "passed"}
+
+
+def _learn(crew: Crew, repo: str, names: set[str]) -> None:
+    known = set(crew.store.get(f"flaky:{repo}", ()))
+    if not names <= known:
+        crew.store.put(f"flaky:{repo}", sorted(known | names))
+
+
+async def perform(crew: Crew, action: React) -> None:
+    """Do it; done twice it is done once. An agent is sent in the same transaction in which that is remembered."""
+    run, standing, reaction = action.run, action.standing, action.reaction
+    past = action.past or (reaction.past(run.id, standing, crew.now()) if reaction else None)
+    if past is None:
+        return
+    if reaction and past.did is Did.AGENT:
+        feedback = await _feedback(crew, run, reaction)
+        crew.store.send_back(lifecycle.sent_back(run, reaction.why, feedback), past)
+    elif reaction:
+        crew.store.reactions.remember(past)
+        crew.store.event(f"pull.{past.cause}", run.id, did=past.did, why=past.why, head=past.head)
+    if past.did not in (Did.AGENT, Did.NOTE):
+        await _do(crew, run, standing, past)
+        crew.store.reactions.done(past)
+
+
+async def _feedback(crew: Crew, run: Run, reaction: Reaction) -> str:
+    """What the agent is told, with the end of what failed checks wrote."""
+    parts = [reaction.feedback]
+    repo = crew.repos[run.repo]
+    if following := followable(crew.forges[repo.forge]):
+        for check in reaction.checks[:5]:
+            said = await following.log(repo, check)
+            parts.append(f"{check.name} ({check.url}):\n{said[-LOG_TAIL:].strip() or 'its log cannot be had'}")
+    return "\n\n".join(parts)
+
+
+async def _do(crew: Crew, run: Run, standing: Standing, past: Past) -> None:
+    repo, number = crew.repos[run.repo], standing.pull.number
+    forge = followable(crew.forges[repo.forge])
+    if forge is None:
+        return
+    match past.did:
+        case Did.RERUN:
+            for check in standing.checks:
+                if check.state == "failed":
+                    with suppress(ForgeError):  # where it cannot be run again, an agent is sent next
+                        await forge.rerun(repo, check)
+        case Did.UPDATE:
+            await _update(crew, run, repo, standing, past)
+        case Did.MERGE:
+            await forge.merge(repo, number, standing.pull.head, repo.followup.merge)
+        case Did.SAY:
+            await forge.say(repo, number, f"**nightcrew** stopped {past.why}", f"stopped-{past.cause}")
+        case Did.ANSWER:
+            await _answer(crew, run, repo, forge, standing, past)
+
+
+async def _update(crew: Crew, run: Run, repo: Repo, standing: Standing, past: Past) -> None:
+    """Merge the base into the branch, as the forge's own button does, but only onto the head that was seen."""
+    hub = crew.hubs[repo.name]
+    base, head = await hub.fetch_base(repo.base), await hub.fetch_base(run.branch)
+    if head != standing.pull.head or await hub.is_ancestor(base, head):
+        return
+    merged = await hub.merge_tree(head, base)
+    if merged.conflicts:
+        return  # the forge will say so, and then an agent is sent
+    made = await hub.commit_tree(merged.tree, [head, base], f"Merge {repo.base} into {run.branch}")
+    crew.store.reactions.remember(
+        replace(past, fingerprint=f"{followup.UPDATED}{made}", did=Did.NOTE, head=made, done=True)
+    )
+    await hub.push([Push(f"refs/heads/{run.branch}", made, head)])
+
+
+async def _answer(crew: Crew, run: Run, repo: Repo, forge: Following, standing: Standing, past: Past) -> None:
+    """Tell where it was asked which commit answers; threads of people are theirs to resolve."""
+    fingerprint = past.fingerprint.partition(":")[2]
+    asked = next((p for p in crew.store.reactions.of([run.id]).get(run.id, ()) if p.fingerprint == fingerprint), None)
+    if asked is None:
+        return
+    head = standing.pull.head[:12]
+    text = f"Changed in {head}.{_subjects(crew, run)}"
+    threads = {r.thread: r for r in reversed(standing.remarks) if r.thread in asked.threads}
+    for thread, first in threads.items():
+        await forge.answer(repo, standing.pull.number, thread, text, head)
+        if first.mine:
+            await forge.resolve(repo, standing.pull.number, thread)
+    if set(asked.ids) - {r.id for r in standing.remarks if r.thread}:
+        await forge.say(repo, standing.pull.number, text, f"answer-{fingerprint}")
+    crew.store.reactions.done(asked)
+
+
+def _subjects(crew: Crew, run: Run) -> str:
+    """What the last attempt committed, as its gate told."""
+    done = [a for a in crew.store.attempts_of(run.id) if a.outcome == Outcome.DONE and a.pull_request]
+    gate = next((g for g in done[-1].gates if g.gate == "changed"), None) if done else None
+    lines = [line.strip() for line in (gate.evidence if gate else "").splitlines() if line.strip()][:10]
+    return "\n\n" + "\n".join(f"- {line[:200]}" for line in lines) if lines else ""
+
+
+__all__ = ["Cause", "Watch", "followable", "perform"]
