@@ -16,7 +16,7 @@ import click
 
 import nightcrew.cli
 from nightcrew.config import Config
-from nightcrew.core.model import Budget, GateSettings, Hooks, LaneState, Policy, Repo, RunState
+from nightcrew.core.model import Budget, FollowUp, GateSettings, Hooks, LaneState, Policy, Repo, RunState
 from nightcrew.errors import UsageError
 from nightcrew.testing.reference import PAGES, Field, fields_of, settings_of, settings_table, table
 
@@ -96,9 +96,9 @@ class Line:
 
 TYPES: dict[str, type] = {
     "crew": Config, "limits": Policy, "limits.attempt": Budget, "repos": Repo, "repos.gates": GateSettings,
-    "repos.hooks": Hooks,
+    "repos.hooks": Hooks, "repos.followup": FollowUp,
 }  # fmt: skip
-ADAPTERS = {"boards": ("folder",), "forges": ("local",), "agents": ("claude", "codex", "command")}
+ADAPTERS = {"boards": ("folder", "github"), "forges": ("local", "github"), "agents": ("claude", "codex", "command")}
 _LINE = re.compile(r'(\w+) = ("(?:[^"\\]|\\.)*"|\[[^]]*\]|\S+)\s*(?:#\s*(.*))?$')
 
 
@@ -171,6 +171,7 @@ EVENTS = {
     "hook.failed": "a hook whose failure stops nothing failed",
     "lane.*": "the lane is now `up`, `limited`, `overloaded`, `logged_out`, `out_of_credit`, `misconfigured` or"
     " `paused`, with the evidence and until when",
+    "pull.*": "something was done about the pull request: `did`, because of the cause in the event's name, and `why`",
     "rescued": "work that was nowhere else is now in `ref`",
     "run.*": "an attempt was folded into the run, or its pull request was merged (as `sha`), closed, or sent back"
     " (`changes_requested`): the run is now in this state, with the reason",

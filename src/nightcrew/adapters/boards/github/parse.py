@@ -38,9 +38,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     priorities: dict[str, int] = {}  # labels -> 1 (urgent) .. 4 (low), before the usual ones
     url: str = API  # an own server's is https://HOST/api/v3
     token: str = ""  # "$NAME"; "" = $GITHUB_TOKEN; "gh" = the login of the gh program
-    app: str = ""
-    key: str = ""
-    installation: int = 0
+    app: str = ""  # a GitHub App's id, instead of a token
+    key: str = ""  # its private key: a file, or "$NAME"
+    installation: int = 0  # 0 = found by the first repository
 
 
 class Reader:

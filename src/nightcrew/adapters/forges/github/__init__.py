@@ -33,10 +33,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     app: str = ""  # a GitHub App's id, instead of a token
     key: str = ""  # its private key: a file, or "$NAME"
     installation: int = 0  # 0 = found by the repository
-    draft: bool = False
-    reviewers: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    merge: str = "squash"
+    draft: bool = False  # open pull requests as drafts
+    reviewers: tuple[str, ...] = ()  # logins asked for a review of each
+    labels: tuple[str, ...] = ()  # put on each
+    merge: str = "squash"  # or "merge", "rebase": how it merges where it may
     people: tuple[str, ...] = ()  # only these are listened to; () = all who may write
 
 
