@@ -22,11 +22,14 @@ from nightcrew.durable import GOING_ON
 from nightcrew.errors import NightcrewError
 from nightcrew.node import capabilities, clean, room
 from nightcrew.ports import Scan
+from nightcrew.stages.intake import gone as gone_from
+from nightcrew.steps import CLAIM
 
 log = logging.getLogger("nightcrew.director")
 RETRY_AFTER = timedelta(seconds=30)
 LONGEST_NAP = 5.0
 TOGETHER = 0.05  # what happens within this many seconds is looked at once
+ELSEWHERE = "elsewhere"
 SPINNING = 25
 """So many rounds in a row that all did something: what they do takes no effect, and a breath is taken between them."""
 SHOWN = {state.value: shown.value for state, shown in schedule.SHOWN.items()}
@@ -180,8 +183,8 @@ class Director:
         done: set[str] = set()
         gone: dict[str, str] = {}
         for name, board in self.crew.boards.items():
-            missing = [r.ticket_id for r in active if r.board == name and r.ticket_id not in there]
-            asked = [*missing, *sorted(words - there)]
+            missing = [r for r in active if r.board == name and r.ticket_id not in there]
+            asked = [*(r.ticket_id for r in missing), *sorted(words - there)]
             if not asked:
                 continue
             try:
@@ -190,7 +193,8 @@ class Director:
                 continue
             done |= {w for t in found.values() if t.state is TicketState.DONE for w in (t.id, t.key)}
             # While something on the board cannot be read, a missing ticket may be just that: it is not gone.
-            gone |= {i: why for i in missing if (why := _gone(found.get(i), unreadable))}
+            known = [r for r in missing if r.ticket_id in found or not unreadable]
+            gone |= {r.ticket_id: w for r in known if (w := gone_from(found.get(r.ticket_id), r, schedule.WORKABLE))}
         self.finished, self.gone = frozenset(done), gone
 
     def _tickets(self) -> list[Ticket]:
@@ -291,6 +295,8 @@ class Director:
             settled = replace(settled, not_before=None, outages=run.outages)
         self.watch.forget(run)  # seen before this attempt answered what was asked there
         if store.settle(settled, attempt, after, lanes.news(before, after)):
+            if attempt.stage == CLAIM:
+                store.set_run(run.id, shown=ELSEWHERE)  # its board is the other crew's to write
             log.info("attempt.ended", extra={"ticket": run.key, "outcome": attempt.outcome, "run": settled.state.value})
 
     def _stop(self, run: Run, why: str) -> None:
@@ -381,15 +387,6 @@ def _interrupted(attempt: Attempt, known: str) -> Attempt:
     session = attempt.session_id if attempt.resume or attempt.heard_at else ""
     why = f"the attempt was interrupted: its workflow is {known}"
     return replace(attempt, outcome=Outcome.INFRA.value, evidence=why, stage=attempt.phase, session_id=session)
-
-
-def _gone(ticket: Ticket | None, unreadable: bool) -> str:
-    """Why a ticket that is not on the board any more is not to be worked, "" while it is."""
-    if ticket is None:
-        return "" if unreadable else "the ticket left the board"
-    if ticket.state not in schedule.WORKABLE:
-        return f"a person moved the ticket to {ticket.state}"
-    return f"the ticket is not for us any more: {ticket.left}" if ticket.left else ""
 
 
 def done_when(mode: str) -> Callable[[View], bool]:

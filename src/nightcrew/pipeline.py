@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from nightcrew import proc
+from nightcrew import proc, tries
 from nightcrew.checks import Checks, run_hook
 from nightcrew.core import lanes, prompt, report
 from nightcrew.core.lifecycle import first_line, pushed_head
-from nightcrew.core.model import STARTING, Attempt, LaneState, Repo, Run, Ticket, Usage
+from nightcrew.core.model import STARTING, Attempt, GateResult, LaneState, Repo, Run, Ticket, Usage
 from nightcrew.core.outcome import RULES, Ending, Next, Outcome, Stop
+from nightcrew.core.schedule import WORKABLE
 from nightcrew.crew import INFRA, Crew, new_session_id, sentence
 from nightcrew.errors import ConfigError, Fenced, NightcrewError
 from nightcrew.ports import Progress, Task
-from nightcrew.stages import brief, gates, publish, workspace
-from nightcrew.stages.session import FAST, Heard, Live, read_ending, recorded_lines, run_session
-from nightcrew.steps import Checked, Prepared, Published
+from nightcrew.stages import brief, gates, intake, publish, workspace
+from nightcrew.stages.session import Live, read_ending, recorded_lines, run_session
+from nightcrew.steps import CLAIM, Checked, Prepared, Published
 
 log = logging.getLogger("nightcrew.pipeline")
 T = TypeVar("T")
@@ -51,17 +53,21 @@ class AttemptRun:
         run = crew.store.named(run_id)
         if run is None:
             raise NightcrewError(f"{run_id}: no such run.")
-        self.run: Run = run
         self.attempt = crew.store.attempt(run_id, number)
         self.repo = crew.repos[run.repo]
         self.hub = crew.hubs[run.repo]
-        self.name = run.branch.rpartition("/")[2]
-        self.folder = crew.home / "attempts" / self.name / str(number)
-        self.work_ref = f"refs/nightcrew/done/{self.name}"
+        self._take(run)
         self.live = crew.live[run_id] = Live()
         crew.numbers[run_id] = number
         if run.stopping:  # ordered before a kill, or before there was a session to end
             self.live.cancel(Outcome.CANCELLED, run.stopping)
+
+    def _take(self, run: Run) -> None:
+        """The run as it is now, and the names that follow from its branch."""
+        self.run: Run = run
+        self.name = run.branch.rpartition("/")[2]
+        self.folder = self.crew.home / "attempts" / self.name / str(self.number)
+        self.work_ref = f"refs/nightcrew/done/{self.name}"
 
     async def step(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         """A durable step, once started shown as the attempt's phase."""
@@ -77,7 +83,7 @@ class AttemptRun:
         """All stages; the first that cannot go on decides the outcome."""
         prepared = await self.step("prepare", self.prepare)
         if prepared.outcome:
-            return self._ended(Outcome(prepared.outcome), prepared.problem, stage="preparing")
+            return self._ended(Outcome(prepared.outcome), prepared.problem, stage=prepared.stage)
         ending = await self.step("session", lambda: self.session(prepared))
         self.attempt = replace(
             self.attempt, usage=ending.usage, reported_model=ending.model, session_id=ending.session_id,
@@ -131,10 +137,14 @@ class AttemptRun:
         self._phase("preparing")
         try:
             return await self._prepare()
+        except publish.ClaimedElsewhere as error:
+            return Prepared(self.repo, problem=str(error), outcome=Outcome.CANCELLED.value, stage=CLAIM)
         except INFRA as error:
             return Prepared(self.repo, problem=sentence(error), outcome=Outcome.INFRA.value)
 
     async def _prepare(self) -> Prepared:
+        if refused := await self._intake():
+            return refused
         run, hub = self.run, self.hub
         await hub.ensure()
         base_sha = await hub.fetch_base(self.repo.base)
@@ -151,20 +161,42 @@ class AttemptRun:
         await self._hook("before_run", repo, tree)
         return Prepared(repo, base_sha, start, str(tree), told.instructions)
 
+    async def _intake(self) -> Prepared | None:
+        """Why not to begin, on fresh data; None when the ticket is to be worked. May move the run to a later branch."""
+        ticket = await self._ticket()
+        why = intake.gone(ticket, self.run, WORKABLE)
+        if why or ticket is None:
+            return Prepared(self.repo, problem=why, outcome=Outcome.CANCELLED.value)
+        found = await intake.look(ticket, self.run, self.crew.forges[self.repo.forge], self.repo)
+        if found.twin:
+            why = f"{found.twin} is open for this ticket already; it is left to that pull request."
+            return Prepared(self.repo, problem=why, outcome=Outcome.BLOCKED.value)
+        if found.run != self.run:
+            kept = {name: getattr(found.run, name) for name in ("branch", "cycle", "pull_request", "url")}
+            self.crew.store.set_run(self.run_id, **kept)
+            self._take(found.run)
+        return None
+
     async def _prompt(self, repo: Repo, base_sha: str) -> brief.Built:
         run, pad = self.run, self._workpad()
         told = prompt.Brief(
             base=repo.base, branch=run.branch, attempt=self.number, feedback=run.feedback,
             workpad=pad.read_text(encoding="utf-8", errors="replace")[-8000:] if pad.exists() else "",
         )  # fmt: skip
-        ticket = await self._ticket()
+        ticket = await self._open_ticket()
         return await brief.build(self.hub, repo, base_sha, ticket, told, workflows=self.crew.workflows)
 
-    async def _ticket(self) -> Ticket:
+    async def _ticket(self) -> Ticket | None:
+        """The ticket as it is on the board now, None when it left."""
         found = await self.crew.boards[self.run.board].fetch([self.run.ticket_id])
-        if not found:
-            raise NightcrewError(f"{self.run.key} is not on the board any more.")
-        return found[0]
+        return found[0] if found else None
+
+    async def _open_ticket(self) -> Ticket:
+        """The same. Raises Gone when it is not to be worked any more."""
+        ticket = await self._ticket()
+        if (why := intake.gone(ticket, self.run, WORKABLE)) or ticket is None:
+            raise intake.Gone(why)
+        return ticket
 
     async def _workspace(self, repo: Repo, base_sha: str, start: str) -> Path:
         async def created(tree: Path) -> None:
@@ -196,12 +228,14 @@ class AttemptRun:
         kept = self.attempt.session_id if self.attempt.resume else ""
         if self.live.asked:
             return Ending(self.live.outcome or Outcome.CANCELLED, self.live.why, session_id=kept)
+        agent = self.crew.agents[self.attempt.agent]
         try:
             earlier, task = self._task(prepared)
             kept = task.session_id if task.resume else ""
             if task.scratch.name != "try-0":
                 await proc.sweep(self.mark())
-            ending = self._told() or self._parked(kept) or await self._hear(task, prepared, earlier)
+            told = tries.told(agent, tries.folders(self.folder), self._now())
+            ending = told or self._parked(kept) or await self._hear(task, prepared, earlier)
             ending = self._blamed(replace(ending, usage=ending.usage + earlier, resumed=task.resume))
             if RULES[ending.outcome].next is not Next.RESUME or ending.cap:
                 ending = replace(ending, session_id=ending.session_id or kept)  # it had said nothing yet
@@ -213,6 +247,9 @@ class AttemptRun:
         except INFRA as error:
             return Ending(Outcome.INFRA, sentence(error), session_id=self.live.progress.session_id or kept)
         return ending
+
+    def _now(self) -> datetime:
+        return self.crew.now().astimezone()
 
     def _parked(self, kept: str) -> Ending | None:
         """On a lane that was limited while this attempt was on its way, or nightcrew was dead, nothing is started."""
@@ -230,10 +267,10 @@ class AttemptRun:
     def _task(self, prepared: Prepared) -> tuple[Usage, Task]:
         """What to start, and what earlier tries of this very attempt (ended by a kill of nightcrew) have used."""
         agent = self.crew.agents[self.attempt.agent]
-        tries = self._tries()
+        earlier = tries.folders(self.folder)
         used, session_id, resume = Usage(), self.attempt.session_id, self.attempt.resume
-        for index, folder in enumerate(tries, 1):
-            read = agent.read(recorded_lines(folder / "stdout"), None, "", self.crew.now().astimezone())
+        for index, folder in enumerate(earlier, 1):
+            read = agent.read(recorded_lines(folder / "stdout"), None, "", self._now())
             used += read.usage
             resume = resume or bool(read.session_id)
             session_id = read.session_id or (session_id if resume else new_session_id(self.run_id, self.number, index))
@@ -241,28 +278,9 @@ class AttemptRun:
         budget = self.crew.policy.budget
         return used, Task(
             workspace=Path(prepared.tree), prompt=prompt.resume_prompt(self.run.feedback) if resume else text,
-            scratch=self.folder / f"try-{len(tries)}", session_id=session_id, resume=resume, model=self.attempt.model,
+            scratch=self.folder / f"try-{len(earlier)}", session_id=session_id, resume=resume, model=self.attempt.model,
             instructions=prepared.instructions, max_turns=budget.turns, max_money=budget.money,
         )  # fmt: skip
-
-    def _tries(self) -> list[Path]:
-        """The folders of sessions this attempt had before a kill of nightcrew, oldest first."""
-        tries = [path for path in self.folder.glob("try-*") if (path / "stdout").exists()]
-        return sorted(tries, key=lambda path: int(path.name.partition("-")[2]))
-
-    def _told(self) -> Ending | None:
-        """How the last session ended, if it told its end while nightcrew was dead: it is not paid for twice.
-
-        Its usage is left out, for it is counted with the tries before.
-        """
-        for folder in self._tries()[-1:]:
-            code, agent = proc.exit_code(folder / "rc"), self.crew.agents[self.attempt.agent]
-            heard = Heard(code, folder / "stdout", folder / "stderr", FAST)
-            ending = read_ending(agent, heard, self.crew.now().astimezone())
-            sure = (Outcome.DONE, Outcome.BLOCKED) if code is None else set(Outcome) - {Outcome.CRASHED}
-            if ending.outcome in sure:
-                return replace(ending, usage=Usage())
-        return None
 
     async def _hear(self, task: Task, prepared: Prepared, earlier: Usage) -> Ending:
         agent = self.crew.agents[self.attempt.agent]
@@ -278,7 +296,7 @@ class AttemptRun:
             self.crew.meter.close(self.run_id)
         await self._hook_safely("after_run", prepared.repo, task.workspace)
         self.attempt = replace(self.attempt, survivors=heard.survivors, peak_memory=heard.peak_memory, oom=heard.oom)
-        return replace(read_ending(agent, heard, self.crew.now().astimezone()), cap=heard.cap)
+        return replace(read_ending(agent, heard, self._now()), cap=heard.cap)
 
     def _check(self, progress: Progress) -> Stop | None:
         """Why the session must end, as far as money and windows go. What its windows say is news for the director."""
@@ -329,16 +347,13 @@ class AttemptRun:
         tree, seed = Path(prepared.tree), workspace.seed(self.crew.workspaces, Path(prepared.tree))
         return await self.hub.collect(tree, self.run.branch, self.work_ref, prepared.base_sha, title, seed)
 
-    def _attempts(self) -> list[Attempt]:
-        return self.crew.store.attempts_of(self.run_id)
-
     # -- publish ---------------------------------------------------------------------------------------------------
     async def publish(self, prepared: Prepared, checked: Checked) -> Published:
         """Push and open the one pull request, unless the run was taken over or the patch is somebody else's."""
         self._phase("publish")
         try:
             return await self._publish(prepared, checked)
-        except Fenced as error:
+        except (Fenced, intake.Gone) as error:
             return Published(outcome=Outcome.CANCELLED.value, problem=str(error))
         except INFRA as error:
             return Published(outcome=Outcome.INFRA.value, problem=sentence(error))
@@ -349,23 +364,19 @@ class AttemptRun:
         twin = store.claim_patch(repo.name, patch_id, run.id, run.key)
         if twin:
             return Published(patch_id=patch_id, duplicate_of=twin)
-        ticket = await self._ticket()
-        others = [a for a in self._attempts() if a.number < self.number]
-        mine = replace(self.attempt, outcome=Outcome.DONE.value)
-        body = report.pull_request_body(
-            ticket, repo, run, [*others, mine], checked.results, await self._commits(checked)
-        )
+        ticket = await self._open_ticket()
+        attempts = store.attempts_of(run.id)
+        shown = [*(a for a in attempts if a.number < self.number), replace(self.attempt, outcome=Outcome.DONE.value)]
+        before = await intake.earlier(run, self.crew.forges[repo.forge], repo)
+        commits = _commits(checked.results)
+        body = report.pull_request_body(ticket, repo, run, shown, checked.results, commits, before)
         title = report.pull_request_title(ticket)
-        what = publish.Publication(run.branch, checked.head, title, body, before=pushed_head(self._attempts()))
+        what = publish.Publication(run.branch, checked.head, title, body, before=pushed_head(attempts))
         pull = await publish.publish(
             self.hub, self.crew.forges[repo.forge], repo, what, self.crew.id,
             lambda: store.check_fence(run.id, self.attempt.fence),
         )  # fmt: skip
         return Published(pull.number, pull.url, patch_id)
-
-    async def _commits(self, checked: Checked) -> list[str]:
-        changed = next((r for r in checked.results if r.gate == "changed"), None)
-        return changed.evidence.splitlines() if changed else []
 
     def broken(self, fault: Exception) -> Attempt:
         """Its end when a stage could not even say what was wrong: an outage (I3)."""
@@ -384,3 +395,7 @@ class AttemptRun:
                 self.crew.wake()
                 log.error("attempt.unrecorded", extra={"ticket": self.run.key, "error": error.sentence()})
                 await asyncio.sleep(RECORD_AGAIN)
+
+
+def _commits(results: Sequence[GateResult]) -> list[str]:
+    return next((r.evidence.splitlines() for r in results if r.gate == "changed"), [])

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from nightcrew.core.model import GateResult, Repo, Usage
 from nightcrew.core.outcome import Outcome
 
+CLAIM = "claim"
+"""The stage of an attempt that ended because another crew works the ticket: the board is that crew's to write."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -19,6 +22,7 @@ class Prepared:
     instructions: str = ""
     problem: str = ""
     outcome: str = ""
+    stage: str = "preparing"  # where it ended, with a problem
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Ticket:
     url: str = ""
     author: str = ""
     closes: str = ""  # what a pull request's text must say so that the board links it: "Closes acme/web#12"
+    links: tuple[str, ...] = ()  # addresses of pull requests that the board shows on it
     left: str = ""  # why the board's selection does not take it (any more), "" when it does
     stop: str = ""  # the newest "stop" by someone allowed: who said it where, different for each; "" when none
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from nightcrew.core.model import OUT, Attempt, GateResult, Lane, Repo, Run, RunState, Ticket, Usage
+from nightcrew.core.model import OUT, Attempt, GateResult, Lane, PullRequest, Repo, Run, RunState, Ticket, Usage
 
 MARKER = "<!-- nightcrew ticket={run} -->"
 
@@ -25,11 +25,17 @@ def pull_request_body(
     attempts: Sequence[Attempt],
     gates: Sequence[GateResult],
     commits: Sequence[str],
+    earlier: PullRequest | None = None,
 ) -> str:
-    """What was asked, what was done, the gates with their evidence, cost, and how to see it for oneself."""
+    """What was asked, what was done, the gates with their evidence, cost, and how to see it for oneself.
+
+    `earlier` is the pull request that ended before the ticket was opened again.
+    """
+    again = f"The ticket was opened again after #{earlier.number} was {earlier.state}." if earlier else ""
     total = sum((a.usage for a in attempts), Usage())
     parts = [
         MARKER.format(run=plain(run.id, 200).replace("-->", "")),
+        *([again] if again else []),
         f"## What was asked\n\n{quoted(f'{ticket.key}: {ticket.title}' + chr(10) * 2 + ticket.body)}",
         "## What was done\n\n" + ("\n".join(f"- {plain(c, 200)}" for c in commits) or "- no commits"),
         "## Gates\n\n" + gates_table(gates),

@@ -45,6 +45,7 @@ SHOWN: dict[RunState, TicketState] = {
 }
 WORKABLE = frozenset({TicketState.OPEN, TicketState.WORKING, TicketState.REVIEW})
 OPEN_PULL = frozenset({RunState.IN_REVIEW, RunState.QUEUED, RunState.FAILED, RunState.BLOCKED, RunState.CANCELLED})
+UNCLAIMED = frozenset({"starting", "preparing"})
 UNSHOWN = frozenset({"", TicketState.OPEN, TicketState.WORKING})
 
 
@@ -174,11 +175,14 @@ def _edited(run: Run, ticket: Ticket) -> bool:
 
 
 def _shows(view: View) -> list[Action]:
+    # Before the claim is won, the ticket may be another crew's: nothing is said of it.
+    unclaimed = {a.run_id for a in view.attempts if a.phase in UNCLAIMED}
     return [
         Show(run, wanted)
         for run in view.runs
         if (wanted := _wanted(run)) and run.shown != wanted and run.id not in view.busy
-    ]
+        and (run.state is not RunState.WORKING or run.id not in unclaimed)
+    ]  # fmt: skip
 
 
 def _wanted(run: Run) -> TicketState | None:

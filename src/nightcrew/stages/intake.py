@@ -1,0 +1,80 @@
+"""Intake: is this ticket still to be worked, and has anybody opened a pull request for it? Asked on fresh data (I1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from nightcrew.core.model import PullRequest, Repo, Run, Ticket, TicketState, branch_for
+from nightcrew.errors import NightcrewError
+from nightcrew.ports import Forge
+
+CYCLES = 50  # reopened so often, a ticket is looked at by a person
+_CLOSES = r"\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?)\s*:?\s+"
+
+
+class Gone(NightcrewError):
+    """The ticket is not to be worked any more."""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What was found. `gone`: why it is not to be worked. `twin`: another pull request that is open for it.
+
+    `run` is the run as it has to go on: with its open pull request where one is known to the forge alone, on the branch
+    of a later cycle where the ticket was opened again after its pull request ended.
+    """
+
+    run: Run
+    gone: str = ""
+    twin: str = ""
+
+
+def gone(ticket: Ticket | None, run: Run, workable: Collection[TicketState]) -> str:
+    """Why the ticket is not to be worked (any more), "" when it is. What we ourselves showed is no reason."""
+    if ticket is None:
+        return "the ticket left the board"
+    if ticket.state not in workable and ticket.state.value != run.shown:
+        return f"a person moved the ticket to {ticket.state}"
+    return f"the ticket is not for us any more: {ticket.left}" if ticket.left else ""
+
+
+async def look(ticket: Ticket, run: Run, forge: Forge, repo: Repo) -> Intake:
+    """Look for pull requests of the ticket, by branch, hidden mark, closing keyword and what the board links.
+
+    Raises ForgeError when the forge cannot be asked.
+    """
+    if run.pull_request:
+        return Intake(run)
+    for _ in range(CYCLES):
+        found = await forge.find(repo, run.branch)
+        if found is None:
+            break
+        if found.state == "open":
+            return Intake(replace(run, pull_request=found.number, url=found.url))
+        branch = branch_for(run.board, run.ticket_id, run.key, run.cycle + 1)
+        run = replace(run, cycle=run.cycle + 1, branch=branch)
+    others = [pull for pull in await forge.list(repo) if pull.state == "open" and pull.branch != run.branch]
+    twin = next((pull for pull in others if is_for(pull, ticket)), None)
+    return Intake(run, twin=twin.url if twin else "")
+
+
+async def earlier(run: Run, forge: Forge, repo: Repo) -> PullRequest | None:
+    """The pull request that ended before the ticket was opened again, None when it never was."""
+    if not run.cycle:
+        return None
+    return await forge.find(repo, branch_for(run.board, run.ticket_id, run.key, run.cycle - 1))
+
+
+def is_for(pull: PullRequest, ticket: Ticket) -> bool:
+    """Whether a pull request says that it is for the ticket: by our mark, or as people say it."""
+    if pull.url and pull.url in ticket.links:
+        return True
+    if re.search(rf"<!-- nightcrew ticket=[^\s>]*:{re.escape(ticket.id)} -->", pull.body):
+        return True
+    name = ticket.closes.partition(" ")[2]
+    if not name:
+        return False
+    short = re.escape(name[name.index("#") :]) if "#" in name and f"/{name.partition('#')[0]}/" in pull.url else "(?!)"
+    return bool(re.search(rf"{_CLOSES}(?:{re.escape(name)}|{short})(?!\w)", pull.body, re.I))
