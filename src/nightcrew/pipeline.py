@@ -137,18 +137,18 @@ class AttemptRun:
         self._phase("preparing")
         try:
             return await self._prepare()
-        except publish.ClaimedElsewhere as error:
-            return Prepared(self.repo, problem=str(error), outcome=Outcome.CANCELLED.value, stage=CLAIM)
+        except (publish.ClaimedElsewhere, intake.Gone) as error:
+            stage = "preparing" if isinstance(error, intake.Gone) else CLAIM
+            return Prepared(self.repo, problem=str(error), outcome=Outcome.CANCELLED.value, stage=stage)
         except INFRA as error:
             return Prepared(self.repo, problem=sentence(error), outcome=Outcome.INFRA.value)
 
     async def _prepare(self) -> Prepared:
+        hub = self.hub
+        await hub.ensure()
         if refused := await self._intake():
             return refused
-        run, hub = self.run, self.hub
-        await hub.ensure()
-        base_sha = await hub.fetch_base(self.repo.base)
-        await publish.ensure_claim(hub, run.branch, self.crew.id)
+        run, base_sha = self.run, await hub.fetch_base(self.repo.base)
         start = await hub.fetch_base(run.branch) if run.pull_request else ""
         workflow, problem = await self.crew.workflows.at(hub, self.repo, base_sha)
         if problem:
@@ -163,14 +163,12 @@ class AttemptRun:
 
     async def _intake(self) -> Prepared | None:
         """Why not to begin, on fresh data; None when the ticket is to be worked. May move the run to a later branch."""
-        ticket = await self._ticket()
-        why = intake.gone(ticket, self.run, WORKABLE)
-        if why or ticket is None:
-            return Prepared(self.repo, problem=why, outcome=Outcome.CANCELLED.value)
+        ticket = await self._open_ticket()
         found = await intake.look(ticket, self.run, self.crew.forges[self.repo.forge], self.repo)
         if found.twin:
             why = f"{found.twin} is open for this ticket already; it is left to that pull request."
             return Prepared(self.repo, problem=why, outcome=Outcome.BLOCKED.value)
+        await publish.ensure_claim(self.hub, found.run.branch, self.crew.id)
         if found.run != self.run:
             kept = {name: getattr(found.run, name) for name in ("branch", "cycle", "pull_request", "url")}
             self.crew.store.set_run(self.run_id, **kept)

@@ -46,7 +46,10 @@ class Board(Protocol):
         """
 
     async def move(self, ticket_id: str, state: TicketState, note: str = "", link: str = "") -> None:
-        """Show `state`, one progress note and the pull request's link. Doing it twice is doing it once."""
+        """Show `state`, one progress note and the pull request's link. Doing it twice is doing it once.
+
+        A ticket that is done or closed meanwhile stays so: only OPEN brings it back.
+        """
 
     async def add(self, title: str, body: str = "", fields: Mapping[str, object] | None = None) -> Ticket:
         """Make a ticket; the board gives the id unless `fields` has one. Never overwrites a ticket that exists.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from nightcrew.core import admission, budget, lanes, pacing
+from nightcrew.core import admission, budget, lanes, likely, pacing
+from nightcrew.core.gate import name as on_one_line
 from nightcrew.core.model import Attempt, Lane, LaneState, Policy, Run, RunState
 from nightcrew.core.route import wish
 from nightcrew.core.view import Fail, Park, Start, Up, View
@@ -27,18 +28,30 @@ class Plan:
 
 def plan(view: View, touched: Collection[str], now: datetime, policy: Policy) -> Plan:
     """Say what starts now, the most urgent first. Runs in `touched` change otherwise in this round."""
-    tally, starts, held = _Tally(view, now, policy), [], dict[str, str]()
-    for run in sorted(view.runs, key=_order):
-        if run.id in touched or run.id in view.cleaning or run.state is not RunState.QUEUED:
-            continue
-        why = waits(run, view, now) or ("nothing new starts: paused" if view.paused else tally.refuses(run))
+    tally, starts, held = _Tally(view, now, policy), list[Start](), dict[str, str]()
+    later: list[Run] = []
+
+    def place(run: Run, why: str) -> None:
         agent, why = ("", why) if why else tally.choose(run)
         if agent:
             tally.take(run, agent)
             starts.append(_start(run, agent, view))
-        elif why:
+        if agent or why:
             held[run.id] = why
-    return Plan(starts, held)
+
+    for run in sorted(view.runs, key=_order):
+        if run.id in touched or run.id in view.cleaning or run.state is not RunState.QUEUED:
+            continue
+        why = waits(run, view, now) or ("nothing new starts: paused" if view.paused else tally.refuses(run))
+        if not why and (crowd := tally.crowds(run)):
+            later.append(run)
+            held[run.id] = crowd
+        else:
+            place(run, why)
+    for run in later:  # all others had their turn: a slot that is left stays idle for nobody
+        if not tally.refuses(run):
+            place(run, "")
+    return Plan(starts, {run_id: why for run_id, why in held.items() if why})
 
 
 def _order(run: Run) -> tuple[int, datetime, str]:
@@ -85,11 +98,31 @@ class _Tally:
         self.loads = {name: replace(load, waiting=_waiting(name, view)) for name, load in view.loads.items()}
         self.limits = {repo.name: repo.max_running for repo in view.repos}
         self.reviewers = {repo.name: repo.gates.review for repo in view.repos}
+        self.files: defaultdict[str, dict[str, frozenset[str]]] = defaultdict(dict)  # by repository and ticket
+        self.behind: set[str] = set()  # tickets among them that wait themselves
+        for run in (runs[a.run_id] for a in view.attempts if a.phase != "ended" and a.run_id in runs):
+            self._works_on(run)
 
     def _count(self, run: Run) -> None:
         self.repos[run.repo] += 1
         self.boards[run.board] += 1
         self.labels.update(run.labels)
+
+    def _works_on(self, run: Run) -> None:
+        self.files[run.repo][run.key] = self.view.touches.get(run.id, frozenset())
+
+    def crowds(self, run: Run) -> str:
+        """Whose files this run will likely change too, "" when nobody's. Who comes after it minds its files then."""
+        mine = self.view.touches.get(run.id, frozenset())
+        if not self.policy.avoid_conflicts or run.pending_head:
+            return ""
+        who, files = likely.overlaps(mine, self.files[run.repo])
+        if not who:
+            return ""
+        self._works_on(run)
+        self.behind.add(run.key)
+        told = on_one_line(", ".join(files[:3])) + (", ..." if len(files) > 3 else "")
+        return f"waits: {who} {'is to change' if who in self.behind else 'works on'} the same files ({told})"
 
     def _tried(self, lane: Lane) -> bool:
         return any(_on(lane, a, self.view) and not _older(a, lane) for a in self.holding)
@@ -166,6 +199,7 @@ class _Tally:
         """It starts: what it takes is taken."""
         called = self.reviewers.get(run.repo, "") if run.pending_head else agent
         self._count(run)
+        self._works_on(run)
         self.running += 1
         self.started.append(agent)
         if called:

@@ -57,7 +57,8 @@ class Policy:
     `keep_back` is the share (0..1) of every provider window that stays the owner's; `pace` spreads what is left so that
     windows last. A node starts nothing with less than `min_memory_mb` and `min_disk_mb` free (and no disk fuller than
     95 %), above `max_load` per core, or while `starting` sessions have not said a word yet (0 = six for each core).
-    `rate_factor` is how many times the usual spend per minute a session may reach.
+    `rate_factor` is how many times the usual spend per minute a session may reach. `avoid_conflicts`: what likely
+    changes files that somebody works on starts after all else that may start.
     """
 
     max_running: int = 4
@@ -77,6 +78,7 @@ class Policy:
     min_disk_mb: int = 1024
     max_load: float = 8.0
     starting: int = 0
+    avoid_conflicts: bool = True
     budget: Budget = Budget()
     caps: Caps = Caps()
     capabilities: tuple[str, ...] = ()  # of this machine, beside `linux` or `macos`: what tickets may require

@@ -45,7 +45,7 @@ SHOWN: dict[RunState, TicketState] = {
 }
 WORKABLE = frozenset({TicketState.OPEN, TicketState.WORKING, TicketState.REVIEW})
 OPEN_PULL = frozenset({RunState.IN_REVIEW, RunState.QUEUED, RunState.FAILED, RunState.BLOCKED, RunState.CANCELLED})
-UNCLAIMED = frozenset({"starting", "preparing"})
+AT_WORK = frozenset({"session", "gates", "publish"})
 UNSHOWN = frozenset({"", TicketState.OPEN, TicketState.WORKING})
 
 
@@ -175,13 +175,13 @@ def _edited(run: Run, ticket: Ticket) -> bool:
 
 
 def _shows(view: View) -> list[Action]:
-    # Before the claim is won, the ticket may be another crew's: nothing is said of it.
-    unclaimed = {a.run_id for a in view.attempts if a.phase in UNCLAIMED}
+    # Before its claim is won, the ticket may be another crew's: nothing is said of it.
+    at_work = {a.run_id for a in view.attempts if a.phase in AT_WORK}
     return [
         Show(run, wanted)
         for run in view.runs
         if (wanted := _wanted(run)) and run.shown != wanted and run.id not in view.busy
-        and (run.state is not RunState.WORKING or run.id not in unclaimed)
+        and (run.state is not RunState.WORKING or run.id in at_work)
     ]  # fmt: skip
 
 

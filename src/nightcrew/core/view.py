@@ -12,6 +12,7 @@ from nightcrew.core.budget import Spend
 from nightcrew.core.followup import Past, Reaction
 from nightcrew.core.model import Attempt, Lane, PullRequest, Repo, Run, Seat, Standing, Ticket, TicketState
 from nightcrew.core.pacing import Load
+from nightcrew.core.radar import Conflicts
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class View:
     busy: frozenset[str] = frozenset()  # runs being cleaned or shown right now
     cleaning: frozenset[str] = frozenset()  # runs whose workspace is being removed
     capabilities: frozenset[str] = frozenset()  # of this node
+    touches: Mapping[str, frozenset[str]] = field(default_factory=dict)  # files likely changed, by run
+    conflicts: Mapping[str, Conflicts] = field(default_factory=dict)  # of open branches, by repo
 
     def lacks(self, run: Run) -> tuple[str, ...]:
         """What the run's ticket requires and this node has not; () too when the board does not show the ticket."""

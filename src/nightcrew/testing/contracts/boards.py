@@ -123,6 +123,18 @@ class BoardContract:
         assert [t.id for t in (await board.scan()).tickets] == [left.id]
         assert [t.state for t in await board.fetch([done.id])] == [TicketState.DONE]
 
+    @pytest.mark.parametrize("ended", [TicketState.DONE, TicketState.CLOSED])
+    async def test_what_was_ended_meanwhile_stays_so_until_it_is_opened_again(
+        self, board: Board, again: Board, ended: TicketState
+    ) -> None:
+        ticket = await board.add("One")
+        await again.move(ticket.id, ended)
+        for state in (TicketState.WORKING, TicketState.REVIEW, TicketState.BLOCKED, TicketState.FAILED):
+            await board.move(ticket.id, state, NOTE)
+            assert [t.state for t in await again.fetch([ticket.id])] == [ended]
+        await board.move(ticket.id, TicketState.OPEN)
+        assert [t.state for t in await again.fetch([ticket.id])] == [TicketState.OPEN]
+
     async def test_a_ticket_that_is_not_there_cannot_be_moved(self, board: Board) -> None:
         with pytest.raises(BoardError):
             await board.move("no-such-ticket", TicketState.DONE)

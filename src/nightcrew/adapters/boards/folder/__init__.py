@@ -45,6 +45,8 @@ WRITES = {
     TicketState.CLOSED: "closed",
 }  # fmt: skip
 
+ENDS = (TicketState.DONE, TicketState.CLOSED)
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[board]` with kind "folder". Words are compared without case; `-` and `_` count as a space."""
@@ -219,6 +221,8 @@ class FolderBoard:
             raw, status = self._bytes(name)
             text = decode(raw)
             before = self._parse(text, name)
+            if before.state in ENDS and state not in (*ENDS, TicketState.OPEN):
+                return True  # a person ended it meanwhile
             progress = Progress("" if before.state is state else self._writes[state], note, link)
             new = shown(text, progress, replace(before, state=state), lambda made: self._parse(made, name)).encode()
             return before.id == ticket_id and (new == raw or self._swap(name, raw, new, status))

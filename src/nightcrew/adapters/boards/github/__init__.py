@@ -119,6 +119,8 @@ class GitHubBoard:
             if place is None:
                 raise BoardError(f"{ticket_id} is not on the board {self.name}.")
             raw: Raw = (await self.service.get(f"/repos/{place[0]}/issues/{place[1]}")).data
+            if raw["state"] == "closed" and state not in (*ENDS, TicketState.OPEN):
+                return  # a person ended it meanwhile
             await self._label(*place, raw, state)
             await self._tell(ticket_id, *place, progress(state, note, link))
             await self._close(*place, raw, state)
