@@ -22,6 +22,7 @@ from nightcrew.durable import GOING_ON
 from nightcrew.errors import NightcrewError
 from nightcrew.node import capabilities, clean, room
 from nightcrew.ports import Scan
+from nightcrew.radar import Lookout
 from nightcrew.stages.intake import gone as gone_from
 from nightcrew.steps import CLAIM
 
@@ -29,6 +30,7 @@ log = logging.getLogger("nightcrew.director")
 RETRY_AFTER = timedelta(seconds=30)
 LONGEST_NAP = 5.0
 TOGETHER = 0.05  # what happens within this many seconds is looked at once
+PARTING = 5.0  # seconds that boards and forges may still take when we stop
 ELSEWHERE = "elsewhere"
 SPINNING = 25
 """So many rounds in a row that all did something: what they do takes no effect, and a breath is taken between them."""
@@ -48,6 +50,7 @@ class Director:
         self.watch = following.Watch()
         self.next_scan = datetime.min.replace(tzinfo=UTC)
         self.background: dict[str, asyncio.Task[None]] = {}
+        self.radar = Lookout(crew, self.background, self.wake)
         self.cleaning: set[str] = set()
         self.not_again_before: dict[str, datetime] = {}
         self.held: dict[str, str] | None = None
@@ -90,7 +93,11 @@ class Director:
             if self._rounds:
                 log.error("director.spins", extra={"rounds": self._rounds})
             await self._nap(view, 1.0 if self._rounds else LONGEST_NAP)
-        await asyncio.gather(*self.background.values(), return_exceptions=True)
+        if self.background:  # what is not done in time is done at the next start
+            _, late = await asyncio.wait(self.background.values(), timeout=PARTING)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def tick(self) -> View:
         """One round; returns what it saw. A fault of one action stops no other."""
@@ -146,7 +153,7 @@ class Director:
         ids = {schedule.run_id(t) for t in tickets if t.state is TicketState.OPEN}
         now = self.crew.now()
         waiting = {run_id for run_id, at in self.not_again_before.items() if at > now}
-        return View(
+        return await self.radar.told(View(
             tickets=tickets, runs=tuple(store.watched(ids, SHOWN)), attempts=tuple(store.open_attempts()),
             lanes=store.lanes(), ladders={n: a.models for n, a in self.crew.agents.items()},
             seats=self.crew.seats, spend=self.crew.meter.spend(), loads=self.crew.meter.loads(), room=room(self.crew),
@@ -157,7 +164,7 @@ class Director:
             busy=frozenset({*self.background, *waiting}),
             cleaning=frozenset(self.cleaning), capabilities=capabilities(self.crew.policy),
             **self.watch.facts(self.crew),  # type: ignore[arg-type]
-        )  # fmt: skip
+        ))  # fmt: skip
 
     async def scan(self) -> None:
         """Look at every board and at the pull requests of runs in review."""

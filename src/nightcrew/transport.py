@@ -124,7 +124,8 @@ async def close() -> None:
 class Service:
     """One service at `base`.
 
-    `writes` many requests that change something are sent at once; with `pace`, at most (so many, in so many seconds).
+    `writes` many requests that change something are sent at once; with `pace`, at most (so many, in so many seconds),
+    each counted as `weight` says by its method and path.
     Every request has a deadline and raises a `Fault` when it fails; a limit that ends within 15 s is waited for.
     """
 
@@ -134,6 +135,7 @@ class Service:
     limits: Limits
     writes: int = 4
     pace: tuple[float, float] | None = None
+    weight: Callable[[str, str], float] = lambda method, path: 1.0
     now: Callable[[], float] = time.time
     patience: float = PATIENCE
     counts: Counter[str] = field(default_factory=Counter)  # requests sent, by what came of them
@@ -152,7 +154,7 @@ class Service:
         turn = here.writing.setdefault(self, asyncio.Semaphore(self.writes))
         async with turn:
             if self.pace:
-                await here.pace.setdefault(self, AsyncLimiter(*self.pace)).acquire()
+                await here.pace.setdefault(self, AsyncLimiter(*self.pace)).acquire(self.weight(method, path))
             return await self._send(method, path, params, json, again=again, scope=scope)
 
     async def ask(self, path: str, json: Any, *, scope: str = "") -> Answer:

@@ -24,7 +24,10 @@ API = "https://api.github.com"
 VERSION = "2022-11-28"
 FRESH = 300.0  # seconds that a short-lived token must still be good for
 UNSAID = 60.0  # seconds to wait for a limit whose end is not said (GitHub's documentation)
-PACE = (60, 60.0)  # writes, seconds: GitHub allows 80 that create content in a minute
+PACE = 40
+"""New content in a minute: GitHub allows 80 to one login, which board and forge share."""
+OTHER = 0.3  # what a write counts that creates no content: GitHub allows 180 of any kind in a minute
+CREATES = re.compile(r"/(?:issues|comments|pulls|replies|graphql)$")
 WRITERS = frozenset({"OWNER", "MEMBER", "COLLABORATOR"})
 Json = dict[str, Any]
 
@@ -151,9 +154,14 @@ class Account:
                               hint="Give the path of the app's .pem file.") from error  # fmt: skip
 
 
-def service(account: Account) -> Service:
+def service(account: Account, pace: int = PACE) -> Service:
     """GitHub as a service: one writer at a time and no faster than it wants."""
-    return Service("GitHub", account.url, account.headers, limits, writes=1, pace=PACE)
+    return Service("GitHub", account.url, account.headers, limits, writes=1, pace=(pace, 60.0), weight=weight)
+
+
+def weight(method: str, path: str) -> float:
+    """What a write counts against the pace."""
+    return 1.0 if method == "POST" and CREATES.search(path) else OTHER
 
 
 def graphql_path(url: str) -> str:

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "spend": ("spend", "What was spent, what a merged pull request costs, what the caps leave."),
     "classify": ("look", "How an agent's recorded output is read, and why."),
     "pr": ("pulls", "Look at pull requests and act on them (local forge)."),
+    "conflicts": ("conflicts", "Which open pull requests conflict, and in what order to merge them."),
     "rescue": ("pulls", "Work that was saved before a cleanup."),
     "clean": ("clean", "Remove what nobody needs any more; work that is nowhere else stays."),
 }

@@ -87,14 +87,17 @@ ROUNDS = {
 
 
 def react(standing: Standing, ours: Collection[str], past: Sequence[Past], policy: FollowUp, now: datetime,
-          flaky: Collection[str] = ()) -> Reaction | None:  # fmt: skip
+          flaky: Collection[str] = (), not_now: Collection[Cause] = ()) -> Reaction | None:  # fmt: skip
     """The one thing to be done about an open pull request now, None when there is nothing.
 
     `ours` are the heads that we pushed. `flaky` are checks that are known to pass when they are run again. What was
-    done before (`past`) is not done again for the same fingerprint; after its rounds it is given up, saying so.
+    done before (`past`) is not done again for the same fingerprint; after its rounds it is given up, saying so. Causes
+    that are `not_now` are left for later.
     """
     known = {(p.cause, p.fingerprint) for p in past}
     for found in _found(standing, ours, past, policy, now, flaky):
+        if found.cause in not_now:
+            continue
         wanted = found if (found.cause, found.fingerprint) in known else _bounded(found, past, policy)
         if (wanted.cause, wanted.fingerprint) not in known:
             return wanted

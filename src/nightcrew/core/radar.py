@@ -173,7 +173,7 @@ def next_to_rebase(order: Sequence[str], standings: Mapping[str, Standing], conf
 def _onward(standing: Standing) -> bool:
     """It is up to date, and nothing is known to stand against its merge but what people and checks still say."""
     failed = any(check.state == "failed" for check in standing.checks)
-    return standing.mergeable is True and not standing.behind and not standing.draft and not failed
+    return standing.mergeable is not False and not standing.behind and not standing.draft and not failed
 
 
 def may_merge(key: str, order: Sequence[str], standings: Mapping[str, Standing], conflicts: Conflicts,

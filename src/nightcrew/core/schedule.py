@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
+from nightcrew.core import turns
 from nightcrew.core.dispatch import agents_for, plan, spent_out, turns_of_lanes
-from nightcrew.core.followup import Did, react
+from nightcrew.core.followup import Did, Reaction, react
 from nightcrew.core.lanes import provider_lane
 from nightcrew.core.lifecycle import ENDED
 from nightcrew.core.model import OUT, Policy, Repo, Run, RunState, Ticket, TicketState
@@ -119,6 +121,7 @@ def _follows(view: View) -> list[Action]:
 def _reacts(view: View, now: datetime) -> Iterator[React]:
     """What is to be done about pull requests: first what was begun and not done, then what is new."""
     policies = {repo.name: repo.followup for repo in view.repos}
+    asked, wanted = dict[str, Callable[..., Reaction | None]](), dict[str, Reaction]()
     for run in view.runs:
         standing = view.standings.get(run.id)
         if standing is None or run.state is not RunState.IN_REVIEW or run.id in view.busy or run.repo not in policies:
@@ -128,8 +131,14 @@ def _reacts(view: View, now: datetime) -> Iterator[React]:
         ours, flaky = view.ours.get(run.id, frozenset()), view.flaky.get(run.repo, frozenset())
         if begun:
             yield React(run, standing, past=begun)
-        elif reaction := react(standing, ours, past, policies[run.repo], now, flaky):
-            yield React(run, standing, reaction)
+            continue
+        asked[run.id] = partial(react, standing, ours, past, policies[run.repo], now, flaky)
+        if reaction := asked[run.id]():
+            wanted[run.id] = reaction
+    held = turns.not_now(view, wanted)
+    for run in (run for run in view.runs if run.id in wanted):
+        if reaction := asked[run.id](not_now=held[run.id]) if run.id in held else wanted[run.id]:
+            yield React(run, view.standings[run.id], reaction)
 
 
 def _intake(view: View, runs: Mapping[str, Run]) -> list[Action]:

@@ -71,15 +71,15 @@ class Radar:
     async def files(self, commit: str) -> tuple[str, ...]:
         """The paths of a commit's files, the first 50,000."""
         out = await self._git("ls-tree", "-r", "--name-only", "-z", commit)
-        return tuple(out.split("\0")[:-1][:MOST_IN_TREE])
+        return _names(out.split("\0")[:-1][:MOST_IN_TREE])
 
     async def history(self, commit: str) -> tuple[Earlier, ...]:
         """The last 300 changes up to a commit: what they say, and the files they touched (merges left out)."""
         out = await self._git("log", f"--max-count={MOST_HISTORY}", "--no-merges", "--no-renames", "--name-only", "-z",
                               "--format=%x01%s%n%b%x02", commit)  # fmt: skip
         changes = (entry.partition("\x02") for entry in out.split("\x01")[1:])
-        told = ((says[:2000], tuple(f for f in files.strip("\0\n").split("\0") if f)) for says, _, files in changes)
-        return tuple(Earlier(says, files[:MOST_FILES]) for says, files in told if files)
+        told = ((says[:2000], _names(files.strip("\0\n").split("\0")[:MOST_FILES])) for says, _, files in changes)
+        return tuple(Earlier(says, files) for says, files in told if files)
 
     @property
     def _known(self) -> dict[Pair, tuple[str, ...]]:
@@ -130,8 +130,8 @@ class Radar:
         asked = ("diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules=none")
         done = await run(*asked, f"{base}...{head}", "--", git_dir=self.hub.path, env=ALONE)
         if done.code:  # nothing in common: as they are
-            return tuple((await self._git(*asked, base, head, "--")).split("\0")[:-1])
-        return tuple(done.stdout.split("\0")[:-1])
+            return _names((await self._git(*asked, base, head, "--")).split("\0"))
+        return _names(done.stdout.split("\0"))
 
     # -- merges ----------------------------------------------------------------------------------------------------
     async def _merge(self, pairs: Sequence[Pair]) -> None:
@@ -182,7 +182,7 @@ class Radar:
         for pair in pairs:
             done = await run(*MERGE, "-z", *pair, git_dir=self.hub.path, env=env)
             if done.code in (0, 1):
-                self._known[pair] = tuple(f for f in done.stdout.split("\0")[1:] if f)[:MOST_FILES]
+                self._known[pair] = _names(done.stdout.split("\0")[1:])[:MOST_FILES]
             else:
                 self._could_not(pair, done)
 
@@ -233,8 +233,13 @@ def _answers(out: str) -> list[tuple[str, ...]]:
     fields, answers = out.split("\0"), []
     ends = [at for at, text in enumerate(fields[:-1]) if not text]
     for before, end in pairwise([-1, *ends]):
-        answers.append(tuple(dict.fromkeys(fields[before + 3 : end])))
+        answers.append(_names(fields[before + 3 : end]))
     return answers
+
+
+def _names(found: Sequence[str]) -> tuple[str, ...]:
+    """Paths, each once; a byte of one that is no UTF-8 is spelled out, so that every database and terminal takes it."""
+    return tuple(dict.fromkeys(encode(path).decode("utf-8", "backslashreplace") for path in found if path))
 
 
 def _pair(key: str) -> Pair:

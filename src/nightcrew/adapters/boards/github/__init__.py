@@ -39,7 +39,7 @@ class GitHubBoard:
         self.reader = Reader("[board]", told)
         self.account = Account("[board]", told.url.rstrip("/"), told.token, told.app, told.key, told.installation,
                                told.repos[0] if told.repos else "")  # fmt: skip
-        self.service: Service = service(self.account)
+        self.service: Service = service(self.account, told.pace)
         label = told.labels[0] if len(told.labels) == 1 else ""
         self.issues = {repo: Issues(self.service, repo, self._claimed, self._may_stop, label) for repo in told.repos}
         self._comments: dict[str, tuple[int, str]] = {}  # ticket -> our comment, and what it says

@@ -10,7 +10,7 @@ from nightcrew.adapters.visible import says_stop
 from nightcrew.transport import Refused, Service
 
 Raw = dict[str, Any]
-WHOLE_EVERY = 15  # looks; a whole one heals what changes alone do not tell
+WHOLE_EVERY = 30  # looks; a whole one heals what changes alone do not tell
 GUARD = {"state": "all", "sort": "updated", "direction": "desc", "per_page": 50}
 """The changed last, in any state: whatever happens to an issue puts it on top, so an unchanged answer says it all."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from nightcrew.adapters.github_api import API, WRITERS
+from nightcrew.adapters.github_api import API, PACE, WRITERS
 from nightcrew.core.model import Ticket, TicketState
 from nightcrew.errors import ConfigError
 
@@ -40,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token: str = ""  # "$NAME"; "" = $GITHUB_TOKEN; "gh" = the login of the gh program
     app: str = ""  # a GitHub App's id, instead of a token
     key: str = ""  # its private key: a file, or "$NAME"
+    pace: int = PACE  # comments, issues and pull requests written in a minute, at most
     installation: int = 0  # 0 = found by the first repository
 
 

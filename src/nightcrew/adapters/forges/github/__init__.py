@@ -13,7 +13,7 @@ import msgspec
 
 from nightcrew.adapters.forges.github import follow
 from nightcrew.adapters.forges.github.parse import Pulls, parse_pull
-from nightcrew.adapters.github_api import API, Account, graphql, login, service, slug
+from nightcrew.adapters.github_api import API, PACE, Account, graphql, login, service, slug
 from nightcrew.core.model import Check, PullRequest, Repo, Standing
 from nightcrew.errors import ForgeError
 from nightcrew.settings import read_settings
@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token: str = ""  # "$NAME"; "" = $GITHUB_TOKEN; "gh" = the login of the gh program
     app: str = ""  # a GitHub App's id, instead of a token
     key: str = ""  # its private key: a file, or "$NAME"
+    pace: int = PACE  # comments, issues and pull requests written in a minute, at most
     installation: int = 0  # 0 = found by the repository
     draft: bool = False  # open pull requests as drafts
     reviewers: tuple[str, ...] = ()  # logins asked for a review of each
@@ -49,7 +50,7 @@ class GitHubForge:
         self.settings = read_settings(Settings, where, settings, {"merge": f"One of: {', '.join(METHODS)}."})
         told = self.settings
         self.account = Account(where, told.url.rstrip("/"), told.token, told.app, told.key, told.installation)
-        self.service: Service = service(self.account)
+        self.service: Service = service(self.account, told.pace)
         self._pulls: dict[str, Pulls] = {}
         self._login = ""
 

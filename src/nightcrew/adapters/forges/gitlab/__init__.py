@@ -15,7 +15,17 @@ from nightcrew.adapters.forges.gitlab import follow
 from nightcrew.adapters.forges.gitlab.asking import Asking
 from nightcrew.adapters.forges.gitlab.parse import Pulls, own, parse_pull
 from nightcrew.adapters.gitlab_api import (
-    DEVELOPER, URL, Account, Json, Members, at, harmless, lacking, plain_title, project_path, service,
+    DEVELOPER,
+    URL,
+    Account,
+    Json,
+    Members,
+    at,
+    harmless,
+    lacking,
+    plain_title,
+    project_path,
+    service,
 )  # fmt: skip
 from nightcrew.core.model import Check, PullRequest, Repo, Standing
 from nightcrew.errors import ConfigError, ForgeError

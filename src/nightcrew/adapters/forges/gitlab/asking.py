@@ -110,11 +110,11 @@ class Asking:
         robots = {one["username"] for one in authors.values() if await self.members.robot(one)}
         return replace(told, writers=frozenset(writers), robots=frozenset(robots))
 
-    async def runs_again(self, project: str, job: str) -> bool:
+    async def runs_again(self, base: str, job: str) -> bool:
         """Whether a later job has taken that job's place already."""
-        mine = await self._or(f"{project}/jobs/{job}", {})
+        mine = await self._or(f"{base}/jobs/{job}", {})
         if not mine:
             return False
-        path = f"{project}/pipelines/{mine['pipeline']['id']}/jobs"
+        path = f"{base}/pipelines/{mine['pipeline']['id']}/jobs"
         rows: list[Json] = (await self.service.get(path, {"per_page": BATCH})).data
         return any(row["name"] == mine["name"] and row["id"] > mine["id"] for row in rows)

@@ -1,0 +1,79 @@
+"""What a night costs each service: 50 tickets with blockers and priorities on every board and forge, then an idle hour.
+
+Asked: 50 pull requests, none twice, and at most 31 requests to each service in a second idle hour (30 scans).
+    python bench/pairs.py [--tickets 50] [--board github] [--forge github]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.e2e.pairs import Pair, pair
+
+from nightcrew.testing.company.sides import BOARDS, FORGES
+
+SCANS = 30  # in an hour, one every 120 s
+
+
+def night(one: Pair, tickets: int) -> dict[str, object]:
+    one.fill(tickets)
+    began = time.monotonic()
+    with one.night.up():
+        seen: set[int] = set()
+        while set(one.night.runs().values()) != {"merged"} or len(one.night.runs()) < tickets:
+            for pull in one.forge.pulls():
+                if pull.state == "open" and pull.number not in seen:
+                    seen.add(pull.number)
+                    one.forge.merge(pull.number)
+            assert time.monotonic() - began < 600, one.night.told()
+            time.sleep(0.2)
+        one.night.until(lambda: {shown.state for shown in one.board.shown()} == {"done"})
+        seconds, night_cost = time.monotonic() - began, one.counts()
+        idle = _idle(one)
+    pulls = one.forge.pulls()
+    return {
+        "pull_requests": len(pulls), "twice": len(pulls) - len({pull.branch for pull in pulls}),
+        "seconds": round(seconds, 1), "requests": night_cost, "idle_hour": idle,
+        "violations": sum(len(s.violations) for s in one.services.values()),
+    }  # fmt: skip
+
+
+def _scans(one: Pair) -> str:
+    return str(one.night.sql("SELECT value FROM meta WHERE key = 'scanned_at'"))
+
+
+def _idle(one: Pair) -> dict[str, dict[str, int]]:
+    """Requests in so many scans with nothing to do, and how many of them were answered 304."""
+    time.sleep(1)
+    before, free, seen, count = one.counts(), one.unchanged(), _scans(one), 0
+    while count < SCANS:
+        time.sleep(0.02)
+        now = _scans(one)
+        count, seen = count + (now != seen), now
+    after, free_after = one.counts(), one.unchanged()
+    return {name: {"requests": after[name] - before[name], "unchanged": free_after[name] - free[name]}
+            for name in after}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tickets", type=int, default=50)
+    parser.add_argument("--board", choices=BOARDS)
+    parser.add_argument("--forge", choices=FORGES)
+    args = parser.parse_args()
+    shm = Path("/dev/shm")
+    for board in [args.board] if args.board else BOARDS:
+        for forge in [args.forge] if args.forge else FORGES:
+            scratch = tempfile.TemporaryDirectory(dir=shm if shm.exists() else None)
+            with scratch as folder, pair(board, forge, Path(folder)) as one:
+                print(json.dumps({"board": board, "forge": forge, **night(one, args.tickets)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

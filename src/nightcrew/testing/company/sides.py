@@ -1,0 +1,131 @@
+"""The sides of a fake company: any of its boards with any of its forges, filled with tickets, and looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nightcrew.testing.company.github import GitHub
+from nightcrew.testing.company.standin import Standin
+
+PRIORITY_LABELS = {1: "P0", 2: "P1", 3: "P2", 4: "P3"}
+FILES = {"README.md": "# Web\n", "app.py": "print('hello')\n"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One ticket as people see it on the board. `state` is one of working, review, done, blocked, failed, open."""
+
+    key: str
+    state: str
+    comments: int
+    link: str  # what the progress comment or the native link leads to
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One pull request as people see it."""
+
+    number: int
+    branch: str
+    state: str
+    body: str
+
+
+class BoardSide(Protocol):
+    """A board. `toml` are the lines of its [board], `env` what they refer to."""
+
+    @property
+    def standin(self) -> Standin: ...
+    @property
+    def toml(self) -> str: ...
+    @property
+    def env(self) -> Mapping[str, str]: ...
+
+    def ticket(self, title: str, priority: int = 0, blocked_by: Sequence[str] = ()) -> str:
+        """Somebody writes a ticket; its key. `blocked_by` are keys."""
+
+    def shown(self) -> list[Shown]:
+        """Every ticket, in the order they were made."""
+
+
+class ForgeSide(Protocol):
+    """A forge with one repository. `toml` are the lines of its [forges.hub]."""
+
+    @property
+    def standin(self) -> Standin: ...
+    @property
+    def toml(self) -> str: ...
+    @property
+    def env(self) -> Mapping[str, str]: ...
+
+    def clone_url(self) -> str: ...
+    def pulls(self) -> list[Opened]: ...
+    def merge(self, number: int) -> None: ...
+
+
+class GitHubSide:
+    """Issues and pull requests of one repository; both sides may be the same GitHub."""
+
+    def __init__(self, standin: GitHub, name: str = "acme/web") -> None:
+        self.standin, self.name = standin, name
+        self.env = {"GITHUB_TOKEN": "ghp_nightcrew"}
+        with standin.turn:
+            if name not in standin.state.places:
+                standin.state.repository(name, FILES)
+
+    @property
+    def toml(self) -> str:
+        return f'kind = "github"\nurl = "{self.standin.url}"\npace = 100000\n'
+
+    def clone_url(self) -> str:
+        return self.standin.clone_url(self.name)
+
+    def pulls(self) -> list[Opened]:
+        with self.standin.turn:
+            found = [issue for issue in self.standin.state.places[self.name].issues.values() if issue.pull]
+            return [Opened(i.number, i.pull.head, "merged" if i.pull.merged_at else i.state, i.body)
+                    for i in found if i.pull]  # fmt: skip
+
+    def merge(self, number: int) -> None:
+        self.standin.state.merge(self.name, number)
+
+
+class GitHubIssues(GitHubSide):
+    """The board."""
+
+    @property
+    def toml(self) -> str:
+        return f'{super().toml}repos = ["{self.name}"]\nlabels = ["nightcrew"]\n'
+
+    def ticket(self, title: str, priority: int = 0, blocked_by: Sequence[str] = ()) -> str:
+        labels = ("nightcrew", *((PRIORITY_LABELS[priority],) if priority else ()))
+        numbers = tuple(int(key.rpartition("#")[2]) for key in blocked_by)
+        made = self.standin.state.issue(self.name, title, "Please.", labels, blocked_by=numbers)
+        return f"{self.name.partition('/')[2]}#{made.number}"
+
+    def shown(self) -> list[Shown]:
+        with self.standin.turn:
+            found = [i for i in self.standin.state.places[self.name].issues.values() if not i.pull]
+            return [Shown(f"{self.name.partition('/')[2]}#{i.number}", self._state(i.state, i.reason, i.labels),
+                          len(i.comments), i.comments[0].body if i.comments else "") for i in found]  # fmt: skip
+
+    def _state(self, state: str, reason: str | None, labels: Sequence[str]) -> str:
+        if state == "closed":
+            return "done" if reason == "completed" else "closed"
+        return next((label[11:] for label in labels if label.startswith("nightcrew: ")), "open")
+
+
+BOARDS: dict[str, Callable[[Path], BoardSide]] = {"github": lambda folder: GitHubIssues(GitHub(folder))}
+"""Kind -> the side, whose stand-in keeps its files in a folder and is not running yet."""
+FORGES: dict[str, Callable[[Path], ForgeSide]] = {"github": lambda folder: GitHubSide(GitHub(folder))}
+"""The same for forges."""
+
+
+def forge_beside(board: BoardSide, kind: str, folder: Path) -> ForgeSide:
+    """The forge; where it is the service that the board is on, the same stand-in."""
+    if kind == "github" and isinstance(board, GitHubSide):
+        return GitHubSide(board.standin, board.name)
+    return FORGES[kind](folder)
