@@ -1,7 +1,8 @@
 """What a night costs each service: 50 tickets with blockers and priorities on every board and forge, then an idle hour.
 
 Asked: 50 pull requests, none twice, and at most 31 requests to each service in a second idle hour (30 scans).
-    python bench/pairs.py [--tickets 50] [--board github] [--forge github]
+    python bench/pairs.py [--tickets 50] [--board github] [--forge github] [--trouble 0.05]
+With --trouble that share of requests goes wrong: lost answers, cut connections, 5xx, pages of HTML, limits, delays.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from nightcrew.testing.company.sides import BOARDS, FORGES
 SCANS = 30  # in an hour, one every 120 s
 
 
-def night(one: Pair, tickets: int) -> dict[str, object]:
+def night(one: Pair, tickets: int, trouble: float) -> dict[str, object]:
     one.fill(tickets)
+    for service in one.services.values():
+        service.trouble.share = trouble
     began = time.monotonic()
     with one.night.up():
         seen: set[int] = set()
@@ -31,15 +34,18 @@ def night(one: Pair, tickets: int) -> dict[str, object]:
                 if pull.state == "open" and pull.number not in seen:
                     seen.add(pull.number)
                     one.forge.merge(pull.number)
-            assert time.monotonic() - began < 600, one.night.told()
+            assert time.monotonic() - began < 300, one.night.told()
             time.sleep(0.2)
         one.night.until(lambda: {shown.state for shown in one.board.shown()} == {"done"})
         seconds, night_cost = time.monotonic() - began, one.counts()
+        for service in one.services.values():
+            service.trouble.share = 0
         idle = _idle(one)
     pulls = one.forge.pulls()
     return {
         "pull_requests": len(pulls), "twice": len(pulls) - len({pull.branch for pull in pulls}),
         "seconds": round(seconds, 1), "requests": night_cost, "idle_hour": idle,
+        "comments": sorted({shown.comments for shown in one.board.shown()}),
         "violations": sum(len(s.violations) for s in one.services.values()),
     }  # fmt: skip
 
@@ -51,8 +57,9 @@ def _scans(one: Pair) -> str:
 def _idle(one: Pair) -> dict[str, dict[str, int]]:
     """Requests in so many scans with nothing to do, and how many of them were answered 304."""
     time.sleep(1)
-    before, free, seen, count = one.counts(), one.unchanged(), _scans(one), 0
+    before, free, seen, count, began = one.counts(), one.unchanged(), _scans(one), 0, time.monotonic()
     while count < SCANS:
+        assert time.monotonic() - began < 60, f"only {count} scans\n{one.night.told()}"
         time.sleep(0.02)
         now = _scans(one)
         count, seen = count + (now != seen), now
@@ -64,6 +71,7 @@ def _idle(one: Pair) -> dict[str, dict[str, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tickets", type=int, default=50)
+    parser.add_argument("--trouble", type=float, default=0.0)
     parser.add_argument("--board", choices=BOARDS)
     parser.add_argument("--forge", choices=FORGES)
     args = parser.parse_args()
@@ -72,7 +80,7 @@ def main() -> None:
         for forge in [args.forge] if args.forge else FORGES:
             scratch = tempfile.TemporaryDirectory(dir=shm if shm.exists() else None)
             with scratch as folder, pair(board, forge, Path(folder)) as one:
-                print(json.dumps({"board": board, "forge": forge, **night(one, args.tickets)}), flush=True)
+                print(json.dumps({"board": board, "forge": forge, **night(one, args.tickets, args.trouble)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 import nightcrew.cli
-from nightcrew.config import Config
+from nightcrew.config import Config, Webhooks
 from nightcrew.core.model import Budget, FollowUp, GateSettings, Hooks, LaneState, Policy, Repo, RunState
 from nightcrew.errors import UsageError
 from nightcrew.testing.reference import PAGES, Field, fields_of, settings_of, settings_table, table
@@ -96,9 +96,12 @@ class Line:
 
 TYPES: dict[str, type] = {
     "crew": Config, "limits": Policy, "limits.attempt": Budget, "repos": Repo, "repos.gates": GateSettings,
-    "repos.hooks": Hooks, "repos.followup": FollowUp,
+    "repos.hooks": Hooks, "repos.followup": FollowUp, "webhooks": Webhooks,
 }  # fmt: skip
-ADAPTERS = {"boards": ("folder", "github"), "forges": ("local", "github"), "agents": ("claude", "codex", "command")}
+ADAPTERS = {
+    "boards": ("folder", "github", "gitlab"), "forges": ("local", "github", "gitlab", "gitea"),
+    "agents": ("claude", "codex", "command"),
+}  # fmt: skip
 _LINE = re.compile(r'(\w+) = ("(?:[^"\\]|\\.)*"|\[[^]]*\]|\S+)\s*(?:#\s*(.*))?$')
 
 

@@ -15,6 +15,7 @@ from nightcrew.adapters.boards.github.memory import WHOLE_EVERY
 from nightcrew.core.model import TicketState
 from nightcrew.errors import BoardError, ConfigError
 from nightcrew.testing.company.github import GitHub
+from nightcrew.testing.company.standin import ERROR, LATE
 
 WEB = "acme/web"
 
@@ -79,6 +80,31 @@ async def test_more_changes_than_one_page_shows_are_all_seen(github: GitHub) -> 
     for issue in issues:
         github.state.close_issue(WEB, issue.number)
     assert (await one.scan()).tickets == ()
+
+
+async def test_a_fault_in_the_middle_of_a_long_look_loses_nothing(github: GitHub) -> None:
+    issues = [github.state.issue(WEB, f"Ticket {n}", labels=("nightcrew",)) for n in range(120)]
+    one = board(github, labels=["nightcrew"])
+    await one.scan()
+    for issue in issues:
+        github.state.close_issue(WEB, issue.number)
+    one.service.patience = 0
+    for _ in range(transport.TRIES):
+        github.trouble.orders.append(("GET /repos/{owner}/{repo}/issues", ERROR))
+    github.trouble.orders.insert(0, ("GET /repos/{owner}/{repo}/issues", LATE))
+    with pytest.raises(BoardError):
+        await one.scan()
+    assert (await one.scan()).tickets == ()
+
+
+async def test_a_deleted_issue_is_left_out_and_a_refused_credential_is_told(
+    github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    github.state.issue(WEB, "One")
+    assert [t.id for t in await board(github).fetch([f"{WEB}#1", f"{WEB}#99"])] == [f"{WEB}#1"]
+    monkeypatch.setenv("GITHUB_TOKEN", "wrong")
+    with pytest.raises(BoardError, match="401"):
+        await board(github).fetch([f"{WEB}#1"])
 
 
 async def test_blockers_are_ids_of_issues_that_are_still_open(github: GitHub) -> None:

@@ -16,7 +16,7 @@ from nightcrew.adapters.forges.github import GitHubForge, follow
 from nightcrew.core.model import Repo
 from nightcrew.errors import ConfigError, ForgeError
 from nightcrew.testing.company.github import GitHub
-from nightcrew.testing.company.standin import LOST
+from nightcrew.testing.company.standin import ERROR, LATE, LOST
 from nightcrew.transport import Answer
 from tests.clones import Clone
 
@@ -82,6 +82,19 @@ async def test_an_unchanged_list_costs_one_request_that_is_answered_304(github: 
     github.log.clear()
     assert await one.list(repo(github)) == first
     assert [exchange.status for exchange in github.log] == [304]
+
+
+async def test_a_fault_in_the_middle_of_a_long_list_loses_nothing(github: GitHub) -> None:
+    one = forge(github)
+    numbers = await opened(github, one, *(f"b{n:03}" for n in range(120)))
+    assert len(await one.list(repo(github))) == 120
+    for number in numbers:
+        github.state.close_issue(WEB, number)
+    github.trouble.orders.append(("GET /repos/{owner}/{repo}/pulls", LATE))
+    github.trouble.orders += [("GET /repos/{owner}/{repo}/pulls", ERROR)] * transport.TRIES
+    with pytest.raises(ForgeError):
+        await one.list(repo(github))
+    assert {pull.state for pull in await one.list(repo(github))} == {"closed"}
 
 
 async def test_a_pull_request_whose_creation_was_not_answered_is_found_again(github: GitHub) -> None:

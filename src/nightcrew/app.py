@@ -7,7 +7,7 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cached_property, partial
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # heavy: only `up` and `doctor` need them
     from nightcrew.git import Hub
     from nightcrew.meter import Meter
 
+    Beside = Callable[[Director], AbstractAsyncContextManager[None]]
 
 T = TypeVar("T")
 LOOK_EVERY = 10.0  # seconds between two looks at our own locks
@@ -162,8 +163,11 @@ class App:
         )  # fmt: skip
 
     async def up(self, mode: str = "forever", started: Callable[[Director], None] | None = None,
-                 entering: Enter | None = None) -> None:  # fmt: skip
-        """Work the board: "forever", "idle" (until nothing goes on by itself), or "once" (what is ready now)."""
+                 entering: Enter | None = None, beside: Beside | None = None) -> None:  # fmt: skip
+        """Work the board: "forever", "idle" (until nothing goes on by itself), or "once" (what is ready now).
+
+        `beside` is a block around all of it, from before the first session goes on.
+        """
         from nightcrew import proc, transport  # noqa: PLC0415
         from nightcrew.cleaning import nightly  # noqa: PLC0415
         from nightcrew.director import Director, done_when  # noqa: PLC0415
@@ -182,6 +186,8 @@ class App:
                     loop.call_soon_threadsafe(director.wake)
 
                 crew.wake = wake
+                if beside:
+                    await stack.enter_async_context(beside(director))
                 crew.durable.launch(lambda run_id, number: run_attempt(crew, run_id, number))
                 chores = (flush(crew), nightly(crew, self.config.keep))
                 for helper in (self._watch(director), self._hold(director, hold), *chores):

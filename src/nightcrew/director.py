@@ -14,7 +14,7 @@ from nightcrew import following, lanes
 from nightcrew.core import lifecycle, schedule
 from nightcrew.core.lanes import after as lanes_after
 from nightcrew.core.lanes import answered
-from nightcrew.core.model import Attempt, PullRequest, Run, RunState, Seat, Ticket, TicketState, branch_for
+from nightcrew.core.model import Attempt, PullRequest, Run, RunState, Seat, Ticket, TicketState
 from nightcrew.core.outcome import RULES, LaneEffect, Outcome
 from nightcrew.core.schedule import Action, View, decide
 from nightcrew.crew import Crew, new_session_id, workflow_id
@@ -262,16 +262,9 @@ class Director:
                 assert_never(action)
 
     def _adopt(self, action: schedule.Adopt) -> None:
-        ticket, now = action.ticket, self.crew.now()
-        state = RunState.QUEUED if action.repo else RunState.UNROUTED
-        run = Run(
-            id=schedule.run_id(ticket), board=ticket.board, ticket_id=ticket.id, key=ticket.key, title=ticket.title,
-            repo=action.repo, branch=branch_for(ticket.board, ticket.id, ticket.key), state=state, reason=action.reason,
-            priority=ticket.priority, labels=ticket.labels, blocked_by=ticket.blocked_by,
-            created_at=ticket.created_at or now, shown=ticket.state.value, heard=ticket.stop,
-        )  # fmt: skip
+        run = lifecycle.adopted(action.ticket, action.repo, action.reason, self.crew.now())
         if self.crew.store.named(run.id):
-            self.crew.store.save_run(run, f"run.{state}", reason=action.reason)
+            self.crew.store.save_run(run, f"run.{run.state}", reason=action.reason)
         else:
             self.crew.store.add_run(run, repo=action.repo, reason=action.reason)
 
@@ -318,25 +311,17 @@ class Director:
         else:
             stopped = replace(run, state=RunState.CANCELLED, reason=why)
             self.crew.store.save_run(stopped, "run.cancelled", shown=shown, why=why)
+            if why.endswith(TicketState.DONE):
+                self._later(run, following.merged_after_all(self.crew, stopped))
 
     def _ticket(self, run: Run) -> Ticket | None:
         return next((t for t in self._tickets() if schedule.run_id(t) == run.id), None)
 
     def _reopen(self, run: Run, shown: str) -> None:
-        # A pull request that is still open is gone on with: a second one beside it would break I1.
-        over = run.state in (RunState.MERGED, RunState.CLOSED)
-        ticket = self._ticket(run)
-        cycle, pull, url = (run.cycle + 1, 0, "") if over else (run.cycle, run.pull_request, run.url)
-        fresh = Run(
-            id=run.id, board=run.board, ticket_id=run.ticket_id, key=run.key, title=run.title, repo=run.repo,
-            branch=branch_for(run.board, run.ticket_id, run.key, cycle), reason="reopened", priority=run.priority,
-            labels=run.labels, blocked_by=run.blocked_by, attempts=run.attempts, fence=run.fence, cycle=cycle,
-            usage=run.usage, pull_request=pull, url=url, state=RunState.QUEUED if run.repo else RunState.UNROUTED,
-            heard=ticket.stop if ticket else run.heard,
-        )  # fmt: skip
+        fresh = lifecycle.reopened(run, self._ticket(run))
         if run.state in (RunState.CLOSED, RunState.DUPLICATE):
             self.crew.store.release_patches(run.id)
-        self.crew.store.save_run(fresh, "run.reopened", shown=shown, cycle=cycle)
+        self.crew.store.save_run(fresh, "run.reopened", shown=shown, cycle=fresh.cycle)
 
     def _follow(self, run: Run, pull: PullRequest) -> None:
         after, kind = lifecycle.followed(run, pull)

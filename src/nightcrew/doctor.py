@@ -5,20 +5,21 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nightcrew import proc
 from nightcrew.app import App
 from nightcrew.core.model import Budget
 from nightcrew.core.outcome import Ending, Outcome
 from nightcrew.crew import INFRA, sentence
-from nightcrew.errors import ConfigError, UsageError
+from nightcrew.errors import ConfigError, NightcrewError, UsageError
 from nightcrew.git import git
-from nightcrew.ports import Agent, Task
+from nightcrew.ports import Agent, Served, ServedForge, Task
 from nightcrew.stages import session, workspace
 
 PROMPT = "Reply with the single word: ready. Do not use any tool and do not change any file.\n"
@@ -36,7 +37,9 @@ async def examine(app: App, *, agents: bool = True) -> list[Check]:
         await _try("state", _state(app)),
         await _try("disk", _disk(app.config.state_dir)),
         *[await _try(f"board {name}", _board(app, name)) for name in app.config.boards],
+        *[await _try(f"login board {name}", _board_login(app, name)) for name in boards_served(app)],
         *[await _try(f"repo {repo.name}", _repo(app, repo.name)) for repo in app.config.repos],
+        *[await _try(f"login forge {name}", _forge_login(app, name)) for name in forges_served(app)],
         *[row async for row in _workspaces(app)],
         *[await _try(f"lane {name}", _login(app, name)) for name in lanes_of(app)],
     ]
@@ -92,6 +95,61 @@ async def _board(app: App, name: str) -> str:
             f"{len(scan.tickets)} tickets; {len(scan.problems)} cannot be read, first {first.where}: {first.message}"
         )
     return f"{len(scan.tickets)} tickets can be read"
+
+
+def boards_served(app: App) -> list[str]:
+    """The boards that are services; none when one cannot be made, which is told of elsewhere."""
+    with suppress(NightcrewError):
+        return [name for name, board in app.boards.items() if isinstance(board, Served)]
+    return []
+
+
+def forges_served(app: App) -> list[str]:
+    """The forges of our repositories that are services; none when one cannot be made."""
+    wanted = dict.fromkeys(repo.forge for repo in app.config.repos)
+    with suppress(NightcrewError):
+        return [name for name in wanted if isinstance(app.forges[name], ServedForge)]
+    return []
+
+
+async def about_board(app: App, name: str) -> Check:
+    """Who we are on a board, the places our credential reaches, and what is missing. Raises BoardError."""
+    board, row = app.boards[name], _service("board", name, app.config.boards[name][0])
+    if not isinstance(board, Served):
+        return row
+    told = await board.about()
+    places = [{"id": str(i), "name": str(said)} for i, said in cast("list[tuple[str, str]]", told["places"])]
+    return row | {"served": True, "login": str(told["login"]), "places": places, "missing": _missing(told)}
+
+
+async def about_forge(app: App, name: str) -> Check:
+    """The same for a forge, over all our repositories there. Raises ForgeError."""
+    forge, row = app.forges[name], _service("forge", name, app.config.forges[name][0])
+    told = [await forge.about(r) for r in app.config.repos if r.forge == name and isinstance(forge, ServedForge)]
+    missing = list(dict.fromkeys(one for row in told for one in _missing(row)))
+    return row | {"served": bool(told), "login": str(told[0]["login"]) if told else "", "missing": missing}
+
+
+def _service(what: str, name: str, kind: str) -> Check:
+    return {"what": what, "name": name, "kind": kind, "served": False, "login": "", "places": [], "missing": []}
+
+
+def _missing(told: Mapping[str, object]) -> list[str]:
+    return [str(one) for one in cast("list[str]", told["missing"])]
+
+
+async def _board_login(app: App, name: str) -> str:
+    return _verdict(await about_board(app, name))
+
+
+async def _forge_login(app: App, name: str) -> str:
+    return _verdict(await about_forge(app, name))
+
+
+def _verdict(row: Check) -> str:
+    if row["missing"]:
+        raise ConfigError(f"logged in as {row['login']}, but: {' '.join(row['missing'])}")
+    return f"logged in as {row['login']}; nothing is missing"
 
 
 async def _repo(app: App, name: str) -> str:

@@ -104,6 +104,16 @@ def _learn(crew: Crew, repo: str, names: set[str]) -> None:
         crew.store.put(f"flaky:{repo}", sorted(known | names))
 
 
+async def merged_after_all(crew: Crew, run: Run) -> None:
+    """A ticket was done before we knew of its pull request (an answer was lost): merged, the run is merged too."""
+    repo = crew.repos.get(run.repo)
+    found = await crew.forges[repo.forge].find(repo, run.branch) if repo and not run.pull_request else None
+    if found and found.state == "merged":
+        known = replace(run, pull_request=found.number, url=found.url)
+        after, kind = lifecycle.followed(known, found)
+        crew.store.save_run(after, f"run.{kind}", sha=found.merged_sha, text="")
+
+
 async def perform(crew: Crew, action: React) -> None:
     """Do it; done twice it is done once. An agent is sent in the same transaction in which that is remembered."""
     run, standing, reaction = action.run, action.standing, action.reaction

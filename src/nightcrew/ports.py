@@ -61,6 +61,33 @@ class Board(Protocol):
         """Paths whose change means the board changed; () when it cannot be watched."""
 
 
+@runtime_checkable
+class Previewing(Protocol):
+    """What a board may offer so that `nightcrew board preview --all` says of more tickets why they are left out."""
+
+    async def considered(self) -> list[Ticket]:
+        """The open tickets of its place whatever the selection, newest first, at most 100; only reads."""
+
+
+@runtime_checkable
+class Served(Protocol):
+    """A board that is a service says what its credential is good for. A forge does for each repository."""
+
+    async def about(self) -> Mapping[str, object]:
+        """`login`: who we are there. `places`: (id, name) of those one could choose from, the configured ones first.
+
+        `missing`: what is needed and may not be done, in sentences. Raises BoardError when the service cannot be asked.
+        """
+
+
+@runtime_checkable
+class ServedForge(Protocol):
+    """See `Served`."""
+
+    async def about(self, repo: Repo) -> Mapping[str, object]:
+        """The same for a repository; `places` is empty. Raises ForgeError when the service cannot be asked."""
+
+
 class Forge(Protocol):
     """Where pull requests live. Raises ForgeError when it refuses or cannot be reached."""
 
@@ -112,6 +139,17 @@ class Following(Protocol):
 
     async def edit(self, repo: Repo, number: int, *, draft: bool) -> PullRequest:
         """Make it a draft, or ready for review."""
+
+
+@runtime_checkable
+class Hooked(Protocol):
+    """What a board or forge needs that tells us by webhooks when something changed. Its secret is `webhook_secret`."""
+
+    def delivery(self, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
+        """The id of a delivery that is genuine, None for any other, or for one that is too old.
+
+        Header names in lower case, `now` in epoch seconds. Never raises on garbage; ConfigError without a secret.
+        """
 
 
 class Reviewing(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,7 +21,8 @@ from nightcrew.git.radar import Radar
 
 log = logging.getLogger("nightcrew.radar")
 RETRY_AFTER = timedelta(seconds=30)
-PATIENCE = 2.0  # seconds that the first round waits for a repository's files and history
+UNKNOWN_AFTER = timedelta(minutes=10)
+PATIENCE = 2.0  # seconds that the first round waits for a repository's files and history, if several tickets are open
 MOST_TOUCHED = 200  # runs whose files are remembered for each repository
 OVER = (RunState.MERGED, RunState.CLOSED)
 OPEN = (RunState.QUEUED, RunState.WORKING, RunState.IN_REVIEW)
@@ -48,6 +49,7 @@ class Lookout:
         self.indexes: dict[str, Index] = {}
         self.heads: dict[str, str] = {}  # of open pull requests, by run: as the forge shows them, or as we pushed them
         self.bases: defaultdict[str, set[str]] = defaultdict(set)
+        self.wanted: dict[str, Seen] = {}
         self.seen: dict[str, Seen] = {}
         self.not_before: dict[str, datetime] = {}
         self.touched: dict[str, list[dict[str, object]]] = {}  # by repository: run, title and files, oldest first
@@ -57,11 +59,14 @@ class Lookout:
 
     async def told(self, view: View) -> View:
         """The view with what the radar knows; a look is begun wherever something was pushed since the last one."""
-        for name in {run.repo for run in view.runs if run.state in OPEN} & self.radars.keys() - self.indexes.keys():
+        begun = [name for name in self.radars if any(r.repo == name and r.state in OPEN for r in view.runs)]
+        new = [name for name in begun if name not in self.indexes]
+        for name in new:
             await self._begin(name)
         self._hear(view)
         for name in self.indexes:
             self._look_if_due(name, Seen(_open(view, name, self.heads), len(self.bases[name])))
+        await self._wait_for([name for name in new if sum(run.repo == name for run in view.runs) > 1])
         told = replace(view, conflicts=dict(self.known), touches=self._touches(view))
         for name in self.known:
             self._tell_line(told, name)
@@ -88,42 +93,52 @@ class Lookout:
                 if base := await self.radars[name].base(self.crew.repos[name].base):
                     await self._learn(name, base)
 
+    async def _wait_for(self, names: Iterable[str]) -> None:
+        """For the first looks, so that not even the first tickets of a night get into one another's way."""
+        tasks = [self.background[f"radar:{name}"] for name in names if f"radar:{name}" in self.background]
+        if tasks:
+            await asyncio.wait(tasks, timeout=PATIENCE)
+
     def _look_if_due(self, name: str, now_is: Seen) -> None:
         key = f"radar:{name}"
-        before = self.seen.get(name, Seen({}))
-        same = name in self.learned and (now_is == before or not (now_is.heads or before.heads))
-        late = name in self.not_before and self.crew.now() < self.not_before[name]
-        if same or late or key in self.background:
-            return
-        self.seen[name] = now_is
-        self.background[key] = asyncio.create_task(self._look(name, now_is))
+        self.wanted[name] = now_is
+        if key not in self.background and self._due(name, now_is):
+            self.background[key] = asyncio.create_task(self._look_until_seen(name))
 
-    async def _look(self, name: str, wanted: Seen) -> None:
-        """Look, and write down what was found. A fault is tried again after a while; it stops nothing else."""
-        key = f"radar:{name}"
+    def _due(self, name: str, now_is: Seen) -> bool:
+        before, wait = self.seen.get(name, Seen({})), self.not_before.get(name)
+        if wait is not None:  # it failed: the same thing is tried again after a while, another at once
+            return now_is != before or self.crew.now() >= wait
+        return name not in self.learned or (now_is != before and bool(now_is.heads or before.heads))
+
+    async def _look_until_seen(self, name: str) -> None:
+        """Look till nothing was pushed meanwhile. A fault is tried again after a while; it stops nothing else."""
         try:
-            hub, repo = self.crew.hubs[name], self.crew.repos[name]
-            await hub.ensure()
-            base = await hub.fetch_base(repo.base)
-            found = await self.radars[name].look(base, wanted.heads)
-            if name not in self.learned or base != self.known.get(name, Conflicts()).base:
-                await self._learn(name, base)
-            self._remember(name, found)
-            self.known[name] = found
-            self.crew.store.put(key, {"at": self.crew.now(), "conflicts": found})
-            self.not_before.pop(name, None)
-            if found.unknown:  # what could not be fetched may be there later
-                self._again(name)
+            looked = False
+            while not looked or self.seen[name] != self.wanted[name]:
+                self.seen[name], looked = self.wanted[name], True
+                self.not_before.pop(name, None)
+                await self._look(name, self.seen[name])
         except (NightcrewError, OSError) as error:
-            self._again(name)
+            self.not_before[name] = self.crew.now() + RETRY_AFTER
             log.warning("radar.failed", extra={"repo": name, "error": str(error)})
         finally:
-            self.background.pop(key, None)
+            self.background.pop(f"radar:{name}", None)
             self.wake()
 
-    def _again(self, name: str) -> None:
-        self.seen.pop(name, None)
-        self.not_before[name] = self.crew.now() + RETRY_AFTER
+    async def _look(self, name: str, wanted: Seen) -> None:
+        """Look once, and write down what was found."""
+        hub, repo = self.crew.hubs[name], self.crew.repos[name]
+        await hub.ensure()
+        base = await hub.fetch_base(repo.base)
+        found = await self.radars[name].look(base, wanted.heads)
+        if name not in self.learned or base != self.known.get(name, Conflicts()).base:
+            await self._learn(name, base)
+        self._remember(name, found)
+        self.known[name] = found
+        self.crew.store.put(f"radar:{name}", {"at": self.crew.now(), "conflicts": found})
+        if found.unknown:  # what could not be fetched may be there later
+            self.not_before[name] = self.crew.now() + UNKNOWN_AFTER
 
     async def _learn(self, name: str, base: str) -> None:
         radar = self.radars[name]

@@ -84,6 +84,4 @@ def number(ticket: Ticket) -> int:
 
 
 def made(gitlab: GitLab, home: Path) -> GitLabBoard:
-    board = GitLabBoard("board", {"url": gitlab.url, "projects": [NAME], "labels": ["nightcrew"]}, home)
-    board.service.pace = None
-    return board
+    return GitLabBoard("board", {"url": gitlab.url, "projects": [NAME], "labels": ["nightcrew"], "pace": 10_000}, home)

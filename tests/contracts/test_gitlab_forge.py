@@ -54,6 +54,4 @@ class TestGitLab(FollowingContract):
 
 
 def made(gitlab: GitLab, home: Path) -> GitLabForge:
-    forge = GitLabForge("gitlab", {"url": gitlab.url}, home)
-    forge.service.pace = None  # the stand-in has no such limit, and the tests no minute
-    return forge
+    return GitLabForge("gitlab", {"url": gitlab.url, "pace": 10_000}, home)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import combinations, permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightcrew.core import radar
@@ -52,6 +52,7 @@ def test_the_order_is_never_worse_than_oldest_first(world: tuple[list[str], Conf
     assert rework(merge_order(branches, known), known) <= rework(branches, known)
 
 
+@settings(max_examples=40, deadline=None)
 @given(clashing(most=40))
 def test_many_branches_are_never_worse_than_oldest_first_either(world: tuple[list[str], Conflicts]) -> None:
     branches, known = world
@@ -151,6 +152,7 @@ def test_of_several_in_conflict_one_is_sent_back_at_a_time() -> None:
     sent = Past("a", 1, Cause.CONFLICT, "x", Did.AGENT, NOW, done=True)
     at_it = (in_review("a", state=RunState.WORKING), in_review("b"), in_review("c"))
     assert reacts(replace(view, runs=at_it, past={"a": (sent,)})) == {}
+    assert reacts(replace(view, busy=frozenset({"a"}))) == {}  # it is being sent
     unseen = {name: three[name] for name in "bc"}
     assert reacts(replace(view, standings=unseen)) == {}  # what was done about a is not seen yet
     asked = Past("a", 1, Cause.REVIEW, "x", Did.AGENT, NOW)
@@ -213,6 +215,11 @@ def test_files_are_told_from_what_changed_for_like_words() -> None:
     history.append(Earlier("Charge Swiss francs for parcels", ("shop/money.py", "CHANGELOG.md")))
     found = likely_files("Parcels to Swiss addresses cost francs", FILES, history)
     assert found == {"shop/money.py"}  # never the file that every change touches
+
+
+@pytest.mark.parametrize("bit", ["a", "a/", "a.", "a_", "`", "aB", "://", "é", "a-"])
+def test_a_ticket_of_any_length_is_read_in_no_time(bit: str) -> None:
+    assert likely_files(bit * 500_000, FILES) == frozenset()  # minutes, if it took the square of the length
 
 
 texts = st.lists(st.sampled_from(["cart", "money.py", "shop/money.py", "LoginForm", "the", "a/b.py", "x" * 300, "./.",
@@ -280,6 +287,15 @@ def test_of_two_queued_ones_of_the_same_files_the_first_starts() -> None:
     assert started(view, Policy(max_running=2)) == ["a", "c"]
 
 
+def test_what_waits_is_not_overtaken_by_others_of_its_files() -> None:
+    files = {"a": {"x.py"}, "b": {"x.py", "y.py"}, "c": {"y.py"}, "d": {"z.py"}}
+    view = crew([queued(name) for name in "abcd"], ("a",), files)
+    assert started(view, Policy(max_running=2)) == ["d"]
+    assert held(view, NOW, Policy(max_running=2)) == {
+        "b": "waits: A works on the same files (x.py)", "c": "waits: B is to change the same files (y.py)",
+    }  # fmt: skip
+
+
 def test_it_can_be_switched_off_and_minds_neither_other_repositories_nor_finished_work() -> None:
     policy = Policy(max_running=2)
     view = crew([queued("a"), queued("b"), queued("c")], ("a",), SAME)
@@ -310,7 +326,8 @@ def test_as_many_start_as_would_without_minding_files(world: tuple[View, int]) -
 
 @given(crews(), st.data())
 def test_nobody_is_passed_over_for_ever(world: tuple[View, int], data: st.DataObject) -> None:
-    """New tickets of any files keep coming behind it: it starts once those that ran when it came have ended."""
+    """New tickets, of just those of its files that nobody works on, keep coming behind it: it starts all the same once
+    those that ran when it came have ended."""
     view, most = world
     policy = Policy(max_running=most)
     waiting = [run for run in view.runs if run.state is RunState.QUEUED]
@@ -333,4 +350,5 @@ def test_nobody_is_passed_over_for_ever(world: tuple[View, int], data: st.DataOb
         before.discard(gone)
         new += 1
         late = queued(f"new-{new}", priority=3, created_at=NOW + timedelta(days=new))
-        runs[late.id], touches[late.id] = late, frozenset(data.draw(st.sets(st.sampled_from("xyz"), max_size=2)))
+        taken = {file for name, run in runs.items() if run.state is RunState.WORKING for file in touches[name]}
+        runs[late.id], touches[late.id] = late, frozenset(touches[first.id] - taken)

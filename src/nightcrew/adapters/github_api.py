@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import re
 import shutil
 import subprocess
@@ -44,6 +45,21 @@ def limits(answer: Answer, now: float) -> Limit | None:
     if answer.status in (200, 429) or "rate limit" in answer.text.lower():
         return Limit(UNSAID, "rate limit without a stated end")
     return None
+
+
+def verify(raw: bytes, headers: Mapping[str, str], secret: str, now: float) -> str | None:
+    """The id of a webhook's delivery that was signed with `secret`, else None. GitHub tells no time: `now` is unused.
+
+    Header names in lower case.
+
+    >>> signature = "sha256=" + hmac.digest(b"word", b"{}", "sha256").hex()
+    >>> headers = {"x-hub-signature-256": signature, "x-github-delivery": "72d3162e"}
+    >>> verify(b"{}", headers, "word", 0), verify(b"[]", headers, "word", 0), verify(b"{}", headers, "other", 0)
+    ('72d3162e', None, None)
+    """
+    right = "sha256=" + hmac.digest(secret.encode(), raw, "sha256").hex()
+    genuine = hmac.compare_digest(headers.get("x-hub-signature-256", "").encode(), right.encode())
+    return headers.get("x-github-delivery") or None if genuine else None
 
 
 def _graphql_limited(data: Any) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -17,7 +18,10 @@ from nightcrew.transport import Answer, Limit, Refused, Service
 
 URL = "https://gitlab.com"
 UNSAID = 60.0  # seconds to wait for a limit whose end is not said: all of GitLab's count by the minute
-PACE = (50, 60.0)  # writes, seconds: gitlab.com takes 60 comments in a minute
+PACE = 30
+"""Comments, issues and merge requests in a minute: gitlab.com takes 60 of one login, which board and forge share."""
+OTHER = 0.05  # what any other write counts: there are 2,000 requests of any kind in a minute
+CREATES = re.compile(r"/(?:issues|notes|merge_requests)$")
 REPORTER, DEVELOPER = 20, 30  # access levels
 HOUR = 3600.0  # seconds for which an access level is believed
 Json = dict[str, Any]
@@ -54,10 +58,11 @@ def project_path(address: str, base: str = URL) -> str:
     'acme/web'
     """
     http = address.startswith(("http://", "https://"))
-    path = re.sub(r"^(?:[a-z][a-z0-9+.-]*://[^/]+/|[^/:]+:)", "", address).strip("/").removesuffix(".git")
+    path, remote = re.subn(r"^(?:[a-z][a-z0-9+.-]*://[^/]+/|[^/:]+:)", "", address)
+    path = path.strip("/").removesuffix(".git")
     root = urlsplit(base).path.strip("/")
     path = path.removeprefix(f"{root}/") if http and root else path
-    if not is_path(path):
+    if not remote or not is_path(path):
         raise ConfigError(f"{address} does not say which GitLab project it is.",
                           hint="Write it as https://HOST/GROUP/NAME.git.")  # fmt: skip
     return path
@@ -90,9 +95,15 @@ class Account:
         return secret(self.where, "token", self.token or "$GITLAB_TOKEN")
 
 
-def service(account: Account) -> Service:
-    """GitLab as a service, no faster than it takes comments."""
-    return Service("GitLab", f"{account.url.rstrip('/')}/api/v4", account.headers, limits, pace=PACE)
+def service(account: Account, pace: int = PACE) -> Service:
+    """GitLab as a service, no faster than it takes comments: `pace` in a minute."""
+    base = f"{account.url.rstrip('/')}/api/v4"
+    return Service("GitLab", base, account.headers, limits, pace=(pace, 60.0), weight=weight)
+
+
+def weight(method: str, path: str) -> float:
+    """What a write counts against the pace."""
+    return 1.0 if method == "POST" and CREATES.search(path) else OTHER
 
 
 @dataclass
@@ -195,12 +206,15 @@ def utc(stamp: str) -> str:
     return datetime.fromisoformat(stamp).astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def delivery(headers: Mapping[str, str], token: str) -> str | None:
-    """The id of a webhook's delivery, the same when it is sent again; None when its secret token is not ours.
+def verify(raw: bytes, headers: Mapping[str, str], token: str) -> str | None:
+    """The id of a webhook's delivery, the same when it is sent again; None when its secret token is not `token`.
 
-    The names of `headers` are in lower case. With no token nothing is accepted.
+    Header names in lower case. An older server gives no id: then what it says is one.
+
+    >>> headers = {"x-gitlab-token": "word", "x-gitlab-event-uuid": "13792a34"}
+    >>> verify(b"{}", headers, "word"), verify(b"{}", headers, "other"), verify(b"{}", {}, "word")
+    ('13792a34', None, None)
     """
-    told = headers.get("x-gitlab-token", "")
-    if not token or not hmac.compare_digest(told.encode(), token.encode()):
+    if not token or not hmac.compare_digest(headers.get("x-gitlab-token", "").encode(), token.encode()):
         return None
-    return headers.get("idempotency-key") or headers.get("x-gitlab-event-uuid") or ""
+    return headers.get("idempotency-key") or headers.get("x-gitlab-event-uuid") or sha256(raw).hexdigest()

@@ -17,6 +17,7 @@ from nightcrew import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("setup", "Look around here and write a commented nightcrew.toml."),
     "doctor": ("setup", "Try everything a night needs for real, and say what happened."),
+    "board": ("board", "What a night would take from the board, and what our credential may do there."),
     "add": ("setup", "Add a ticket to the board."),
     "up": ("work", "Work the board; Ctrl-C stops, and the next `up` goes on."),
     "stop": ("work", "Stop the work on a ticket; what it has is rescued."),

@@ -70,8 +70,10 @@ def _branch(name: str, known: Conflicts, run: Run | None) -> dict[str, Any]:
 def _text(found: Mapping[str, Any]) -> str:
     head = (f"{found['repo']}: {len(found['branches'])} open branches, {len(found['conflicts'])} of {found['pairs']} "
             f"pairs conflict; seen {datetime.fromisoformat(found['at']).astimezone():%Y-%m-%d %H:%M:%S}")  # fmt: skip
-    parts = [wrapped(head), _matrix(found), "\n".join(_conflicts(found)), _order(found)]
-    return harmless("\n".join(part for part in parts if part))
+    if not found["branches"] and not found["unknown"]:
+        return f"{found['repo']}: no pull request is open."
+    parts = [wrapped(head), _matrix(found), *(wrapped(harmless(said)) for said in (*_conflicts(found), _order(found)))]
+    return "\n".join(part for part in parts if part)
 
 
 def _matrix(found: Mapping[str, Any]) -> str:
@@ -89,26 +91,26 @@ def _matrix(found: Mapping[str, Any]) -> str:
 
 def _line(found: Mapping[str, Any], at: int, columns: Sequence[int], wide: int) -> str:
     branch, row = found["branches"][at], found["matrix"][at]
-    name = fitted(branch["ticket"] or branch["branch"], LABEL)
+    name = fitted(harmless(branch["ticket"] or branch["branch"]), LABEL)
     body = "".join((" " if at == other else str(row[other] or ".")).rjust(wide) for other in columns)
     return f"{at + 1:>3}  {name}{' ' * (LABEL - cells(name))}{row[at] or '.':>5}{body}".rstrip()
 
 
 def _conflicts(found: Mapping[str, Any]) -> Iterator[str]:
     for clash in sorted(found["conflicts"], key=lambda c: -len(c["files"])):
-        yield wrapped(f"{clash['one']} and {clash['other']}: {_some(clash['files'])}")
+        yield f"{clash['one']} and {clash['other']}: {_some(clash['files'])}"
     for branch in found["branches"]:
         if branch["against_base"]:
-            yield wrapped(f"{branch['ticket'] or branch['branch']} and the base: {_some(branch['against_base'])}")
+            yield f"{branch['ticket'] or branch['branch']} and the base: {_some(branch['against_base'])}"
     for what, why in found["unknown"].items():
-        yield wrapped(f"{what}: not looked at, {why}")
+        yield f"{what}: not looked at, {why}"
 
 
 def _order(found: Mapping[str, Any]) -> str:
     if not found["conflicts"]:
         return "They can be merged in any order." if len(found["branches"]) > 1 else ""
     mend = f"{found['rework']} of them {'has' if found['rework'] == 1 else 'have'} to be brought in line on the way"
-    return wrapped(f"To merge with the least rework: {', '.join(found['order'])}; {mend}.")
+    return f"To merge with the least rework: {', '.join(found['order'])}; {mend}."
 
 
 def _some(files: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import os
 import signal
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from nightcrew.core.lifecycle import ENDED
 from nightcrew.core.model import RunState
 from nightcrew.errors import UsageError
 from nightcrew.views import status_rows
+from nightcrew.web import listening
 
 if TYPE_CHECKING:
     from nightcrew.director import Director
@@ -73,7 +75,7 @@ async def work(app: App, mode: str, *, quiet: bool = False) -> None:
 
     directors: list[Director] = []
     async with nullcontext() if quiet else telling(app) as teller:
-        await app.up(mode, started)
+        await app.up(mode, started, beside=partial(listening, app))
 
 
 class JsonLines(logging.Formatter):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from nightcrew.config.listeners import Proxy, Webhooks, proxy, webhooks
 from nightcrew.config.repositories import repositories
 from nightcrew.config.tables import (
     CREW,
@@ -29,7 +30,9 @@ from nightcrew.config.tables import (
 from nightcrew.core.model import Budget, Cap, Caps, Keep, Policy, Repo
 from nightcrew.errors import ConfigError
 
-__all__ = ["FILE_NAME", "NO_SECRET", "VARIABLE", "Adapter", "Config", "Secret", "find", "load", "secret"]
+__all__ = [
+    "FILE_NAME", "NO_SECRET", "VARIABLE", "Adapter", "Config", "Proxy", "Secret", "Webhooks", "find", "load", "secret",
+]  # fmt: skip
 
 FILE_NAME = "nightcrew.toml"
 VARIABLE = "NIGHTCREW_CONFIG"
@@ -80,6 +83,8 @@ class Config:
     scan_every: float = 120.0
     workspace: str = "auto"  # one of WORKSPACES
     identity: tuple[str, str] = ("nightcrew", "nightcrew@localhost")  # who commits: name, address
+    webhooks: Webhooks = Webhooks()
+    proxy: Proxy = Proxy()
 
     def __repr__(self) -> str:
         names = ", ".join(repo.name for repo in self.repos)
@@ -90,6 +95,7 @@ class Config:
 _TOP: dict[str, Any] = {
     "crew": TABLE, "limits": TABLE, "board": TABLE, "boards": dict[str, TABLE], "forges": dict[str, TABLE],
     "agents": dict[str, TABLE], "repos": list[TABLE], "keep": TABLE,
+    "webhooks": TABLE, "proxy": TABLE,
 }  # fmt: skip
 _AT_LEAST_ONE = ("max_running", "max_attempts", "failures_per_model", "fast_fails_to_park")
 _LIMITS = {
@@ -119,7 +125,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     policy = _policy(Place(file, "[limits]"), top.get("limits", {}))
     keep = Keep(**read(Place(file, "[keep]"), top.get("keep", {}), keys(Keep)))
     return Config(file, file.parent, boards=boards, forges=forges, agents=agents, agents_order=order,
-                  repos=repos, policy=policy, keep=keep, **crew)  # fmt: skip
+                  repos=repos, policy=policy, keep=keep, webhooks=webhooks(file, top.get("webhooks", {})),
+                  proxy=proxy(file, top.get("proxy", {}), forges), **crew)  # fmt: skip
 
 
 def find(path: Path | None, environ: Mapping[str, str]) -> Path:

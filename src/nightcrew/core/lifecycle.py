@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from nightcrew.core.followup import UPDATED, Past
-from nightcrew.core.model import Attempt, Policy, PullRequest, Run, RunState
+from nightcrew.core.model import Attempt, Policy, PullRequest, Run, RunState, Ticket, branch_for
 from nightcrew.core.outcome import RULES, Consumes, Next, Outcome
 
 S = RunState
@@ -28,6 +28,32 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 ACTIVE = frozenset({S.UNROUTED, S.QUEUED, S.WORKING, S.IN_REVIEW})
 SHARED_CAPS = frozenset({"repo", "lane", "day", "night"})
 ENDED = frozenset({S.BLOCKED, S.FAILED, S.DUPLICATE, S.MERGED, S.CLOSED, S.CANCELLED})
+
+
+def adopted(ticket: Ticket, repo: str, reason: str, now: datetime) -> Run:
+    """A new run for a ticket. What was said on it before it was taken is no order to us."""
+    return Run(
+        id=f"{ticket.board}:{ticket.id}", board=ticket.board, ticket_id=ticket.id, key=ticket.key, title=ticket.title,
+        repo=repo, branch=branch_for(ticket.board, ticket.id, ticket.key), reason=reason, priority=ticket.priority,
+        labels=ticket.labels, blocked_by=ticket.blocked_by, created_at=ticket.created_at or now,
+        shown=ticket.state.value, heard=ticket.stop, state=S.QUEUED if repo else S.UNROUTED,
+    )  # fmt: skip
+
+
+def reopened(run: Run, ticket: Ticket | None) -> Run:
+    """The run started over; after its pull request ended on a branch of its own.
+
+    A pull request that is still open is gone on with: a second one beside it would break I1.
+    """
+    over = run.state in (S.MERGED, S.CLOSED)
+    cycle, pull, url = (run.cycle + 1, 0, "") if over else (run.cycle, run.pull_request, run.url)
+    return Run(
+        id=run.id, board=run.board, ticket_id=run.ticket_id, key=run.key, title=run.title, repo=run.repo,
+        branch=branch_for(run.board, run.ticket_id, run.key, cycle), reason="reopened", priority=run.priority,
+        labels=run.labels, blocked_by=run.blocked_by, attempts=run.attempts, fence=run.fence, cycle=cycle,
+        usage=run.usage, pull_request=pull, url=url, state=S.QUEUED if run.repo else S.UNROUTED,
+        heard=ticket.stop if ticket else run.heard,
+    )  # fmt: skip
 
 
 def settle(run: Run, ended: Attempt, policy: Policy, now: datetime, jitter: float = 0.0) -> Run:

@@ -17,8 +17,8 @@ ENOUGH = 0.35  # of the score at which a file counts
 ALIKE = 0.15  # least likeness (0..1) of an earlier change's words
 FEW = 4  # a name that more files have says nothing
 LONGEST = 20_000  # characters of a ticket that are read
-_LINK = re.compile(r"\w+://\S+")
-_PATH = re.compile(r"(?:[\w@+-][\w@.+-]*/)*[\w@+-][\w@.+-]*\.[A-Za-z]\w{0,7}(?![\w/])")
+_LINK = re.compile(r"\b\w{1,20}://\S+")
+_PATH = re.compile(r"[\w@+./-]{3,200}")
 _NAME = re.compile(r"`([^`\n]{2,80})`|\b([a-z]\w*_\w+|[A-Z]?[a-z0-9]+[A-Z]\w*|\w+(?:\.\w+)+)")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
@@ -69,7 +69,9 @@ class Index:
 
     def _paths(self, text: str) -> Iterator[tuple[str, float]]:
         """Files that are named by their path or by its end; a path that is not there yet is made by the ticket."""
-        for path in set(_PATH.findall(text)):
+        for path in {found.removeprefix("./").rstrip("./-") for found in _PATH.findall(text)}:
+            if not re.fullmatch(r"[A-Za-z]\w{0,7}", _suffix(path)):
+                continue
             there = [f for f in self._called.get(_name(path).lower(), ()) if f == path or f.endswith(f"/{path}")]
             if not there and "/" in path and (not self.files or _suffix(path) in self._suffixes):
                 there = [path]
@@ -169,7 +171,8 @@ def _name(path: str) -> str:
 
 
 def _suffix(path: str) -> str:
-    return _name(path).rpartition(".")[2]
+    name = _name(path)
+    return name.rpartition(".")[2] if "." in name[1:] else ""
 
 
 def _flat(name: str) -> str:

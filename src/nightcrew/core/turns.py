@@ -59,9 +59,11 @@ def _going_on(view: View, repo: str) -> bool:
 
 
 def _at_it(view: View, run: Run) -> bool:
-    seen = run.id in view.standings or (run.repo, run.branch) in view.pulls
-    if run.state is RunState.IN_REVIEW:
-        return not seen
+    standing = view.standings.get(run.id)
+    seen = standing is not None or (run.repo, run.branch) in view.pulls
+    if run.state is RunState.IN_REVIEW:  # what was begun for it may be on its way
+        needs = standing is not None and (standing.behind or standing.mergeable is False)
+        return not seen or (needs and run.id in view.busy)
     if run.state not in (RunState.QUEUED, RunState.WORKING):
         return False
     return not seen or next(_sent(view, run), None) is Cause.CONFLICT

@@ -23,6 +23,7 @@ AT_ONCE = 128  # merges asked of one process: when it dies, what it said before 
 MOST_FILES = 200  # of one pair or branch that are remembered
 MOST_HISTORY, MOST_IN_TREE = 300, 50_000
 OLD_GIT = "Install git 2.38 or newer; 2.39 or newer does it in a tenth of the time."
+UNREADABLE = "git cannot read its changes"
 MERGE = ("-c", "merge.renameLimit=1000", "-c", "core.fsync=none", "merge-tree", "--write-tree", "--name-only",
          "--no-messages", "--allow-unrelated-histories")  # fmt: skip
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -54,9 +55,11 @@ class Radar:
         async with self.hub.turn("radar"):
             self._recall()
             here, unknown = await self._bring(base, heads)
+            touched = await self._touches(base, here)
+            unknown |= {branch: UNREADABLE for branch in here if branch not in touched}
+            here = {branch: sha for branch, sha in here.items() if branch in touched}
             wanted = radar.pairs([base, *here.values()])
             try:
-                touched = await self._touches(base, here)
                 await self._merge([pair for pair in wanted if pair not in self._known and pair not in self._broken])
             finally:
                 self._keep(wanted, [(base, head) for head in here.values()])
@@ -115,23 +118,24 @@ class Radar:
             await git(*args, git_dir=self.hub.path, env=self.hub.env)
 
     async def _touches(self, base: str, heads: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-        """What each branch changed since it left the base; a rename is both its names."""
+        """What each branch changed since it left the base, but of those that cannot be read; a rename is both names."""
         turn = asyncio.Semaphore(os.cpu_count() or 1)
 
         async def ask(head: str) -> None:
             async with turn:
-                if (base, head) not in self._touched:
-                    self._touched[base, head] = (await self._changed(base, head))[:MOST_FILES]
+                if (base, head) not in self._touched and (files := await self._changed(base, head)) is not None:
+                    self._touched[base, head] = files[:MOST_FILES]
 
         await asyncio.gather(*map(ask, set(heads.values())))
-        return {branch: self._touched[base, head] for branch, head in heads.items()}
+        known = {branch: self._touched.get((base, head)) for branch, head in heads.items()}
+        return {branch: files for branch, files in known.items() if files is not None}
 
-    async def _changed(self, base: str, head: str) -> tuple[str, ...]:
+    async def _changed(self, base: str, head: str) -> tuple[str, ...] | None:
         asked = ("diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules=none")
         done = await run(*asked, f"{base}...{head}", "--", git_dir=self.hub.path, env=ALONE)
         if done.code:  # nothing in common: as they are
-            return _names((await self._git(*asked, base, head, "--")).split("\0"))
-        return _names(done.stdout.split("\0"))
+            done = await run(*asked, base, head, "--", git_dir=self.hub.path, env=ALONE)
+        return None if done.code else _names(done.stdout.split("\0"))
 
     # -- merges ----------------------------------------------------------------------------------------------------
     async def _merge(self, pairs: Sequence[Pair]) -> None:
@@ -161,7 +165,7 @@ class Radar:
         if self._many is None:
             done = await run(*MERGE, "--stdin", git_dir=self.hub.path, env=env)
             self._many = done.code == 0
-            if done.code == 129 and "write-tree" in done.stderr.partition("\n")[0]:
+            if done.code == 129 and "--write-tree" not in done.stderr:  # its usage
                 raise GitError("merge-tree", 129, "this git cannot merge without a checkout", hint=OLD_GIT)
         return self._many
 
@@ -171,24 +175,27 @@ class Radar:
         while left:
             asked = "".join(f"{one} {other}\n" for one, other in left)
             done = await run(*MERGE, "--stdin", git_dir=self.hub.path, env=env, input=encode(asked))
+            if _stumbled(done):  # which of them is meant is not said
+                return await self._one_by_one(left, env)
             answers = _answers(done.stdout)
             for pair, files in zip(left, answers, strict=False):
                 self._known[pair] = files[:MOST_FILES]
             left = left[len(answers) :]
             if left:
                 self._could_not(left.pop(0), done)
+        return None
 
     async def _one_by_one(self, pairs: Sequence[Pair], env: Mapping[str, str]) -> None:
         for pair in pairs:
             done = await run(*MERGE, "-z", *pair, git_dir=self.hub.path, env=env)
-            if done.code in (0, 1):
+            if done.code in (0, 1) and not _stumbled(done):
                 self._known[pair] = _names(done.stdout.split("\0")[1:])[:MOST_FILES]
             else:
                 self._could_not(pair, done)
 
     def _could_not(self, pair: Pair, done: Completed) -> None:
         """Note that git could not merge the two; a fault of the machine is no such thing, and is raised."""
-        if done.code != 128 or failure(("merge-tree",), done).hint:
+        if done.code not in (0, 1, 128) or failure(("merge-tree",), done).hint:
             raise failure(("merge-tree",), done)
         self._broken[pair] = f"git cannot merge them: {done.stderr.strip()[-200:]}"
 
@@ -203,7 +210,7 @@ class Radar:
         if self._merged is not None:
             return
         self._merged = {}
-        with suppress(OSError, ValueError, AttributeError, TypeError):
+        with suppress(OSError, ValueError, AttributeError, TypeError, LookupError):
             kept = json.loads(self.file.read_bytes())
             self._merged = {_pair(key): tuple(map(str, files)) for key, files in kept["merged"].items()}
             self._touched = {_pair(key): tuple(map(str, files)) for key, files in kept["touched"].items()}
@@ -226,6 +233,11 @@ class Radar:
 
     async def _git(self, *args: str, input: str = "") -> str:  # noqa: A002 - what it is
         return await git(*args, git_dir=self.hub.path, env=ALONE, input=encode(input))
+
+
+def _stumbled(done: Completed) -> bool:
+    """Older gits go on where an object is missing, as if its files had been removed."""
+    return done.code in (0, 1) and "error: " in done.stderr
 
 
 def _answers(out: str) -> list[tuple[str, ...]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import hmac
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx2 as httpx
 import msgspec
 from aiohttp import web
 
@@ -45,6 +48,28 @@ class GitHub(Standin):
     def clone_url(self, name: str) -> str:
         """What git clones."""
         return f"{self.url}/{name}.git"
+
+    def deliver(self, event: str, url: str, secret: str, times: int = 1, *, first: str = "") -> list[int]:
+        """Send so many webhooks about the newest issue, signed as the service does; the statuses of their answers.
+
+        Each has an id and a change of its own, the first one that of `first` if that is given.
+        """
+        names = [first or str(uuid4()), *(str(uuid4()) for _ in range(times - 1))]
+        with httpx.Client(timeout=10) as client:
+            return [client.post(url, **self._delivery(event, name, secret)).status_code for name in names]
+
+    def _delivery(self, event: str, name: str, secret: str) -> dict[str, Any]:
+        with self.turn:
+            place = next(iter(self.state.places.values()))
+            issue = self.views.issue(place, place.issues[max(place.issues)])
+            said = {"action": "edited", "changes": {"title": {"from": f"before {name}"}}, "issue": issue,
+                    "repository": self.views.repository(place)}  # fmt: skip
+        raw = msgspec.json.encode(said)
+        signature = hmac.digest(secret.encode(), raw, "sha256").hex()
+        return {"content": raw, "headers": {
+            "content-type": "application/json", "x-github-event": event, "x-github-delivery": name,
+            "x-hub-signature-256": f"sha256={signature}",
+        }}  # fmt: skip
 
     def routes(self) -> list[web.RouteDef]:
         rest = [self.route(method, path, self._handler(method, path)) for method, path in HANDLERS]

@@ -81,9 +81,21 @@ def invalid(resource: str, **what: str) -> Answered:
 
 @on("GET", "/user")
 def user(a: Asked) -> Json:
-    a.headers["X-OAuth-Scopes"] = "repo"
+    a.headers["X-OAuth-Scopes"] = a.state.scopes.get(a.login, "repo")
     example = a.views.description.example("private-user-response-with-public-profile-information")
     return {**example, **a.views.user(a.login)}
+
+
+@on("GET", "/user/repos")
+def own_repositories(a: Asked) -> list[Json]:
+    mine = a.state.places.values() if a.state.association(a.login) in WRITES else ()
+    return a.page(mine, a.views.repository)
+
+
+@on("GET", "/installation/repositories")
+def repositories_of_the_app(a: Asked) -> Json:
+    rows = a.page(a.state.places.values(), a.views.repository)
+    return {"total_count": len(a.state.places), "repositories": rows}
 
 
 @on("GET", R)

@@ -120,6 +120,7 @@ class State:
             "nightcrew[bot]": "COLLABORATOR",
         }
         self.tokens = {"ghp_nightcrew": "nightcrew", "ghp_ada": "ada", "ghp_eve": "eve"}
+        self.scopes: dict[str, str] = {}  # login -> what its token may do; "" for a fine-grained one, which does not say
         self.bots = {"lint-bot", "nightcrew[bot]"}
         self.apps: dict[str, bytes] = {}  # id -> its public key; an installation's tokens are nightcrew[bot]'s
         self._ids = itertools.count(1001)

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx2 as httpx
 import msgspec
 from aiohttp import web
 
@@ -69,6 +71,26 @@ class GitLab(Standin):
         asked = self.description.request(method, path, dict(request.query), raw) if answer.status < 400 else []
         body = answer.body if isinstance(answer.body, bytes) and answer.content_type == "application/json" else b""
         return asked + self.description.answer(method, path, answer.status, body)
+
+    def deliver(self, event: str, url: str, token: str, times: int = 1, *, first: str = "") -> list[int]:
+        """Send so many webhooks about the newest issue; the statuses of their answers.
+
+        Each has an id of its own, the first one that of `first` if that is given.
+        """
+        names = [first or str(uuid4()), *(str(uuid4()) for _ in range(times - 1))]
+        with httpx.Client(timeout=10) as client:
+            return [client.post(url, **self._delivery(event, name, token)).status_code for name in names]
+
+    def _delivery(self, event: str, name: str, token: str) -> dict[str, Any]:
+        with self.turn:
+            place = next(iter(self.state.places.values()))
+            issue = self.views.issue(place, place.issues[max(place.issues)])
+            said = {"object_kind": "issue", "event_type": "issue", "object_attributes": issue | {"action": "update"},
+                    "project": {"path_with_namespace": place.name}, "changes": {"was": name}}  # fmt: skip
+        return {"content": msgspec.json.encode(said), "headers": {
+            "content-type": "application/json", "x-gitlab-event": event, "x-gitlab-token": token,
+            "x-gitlab-event-uuid": str(uuid4()), "idempotency-key": name, "x-gitlab-instance": self.url,
+        }}  # fmt: skip
 
     # -- inside --------------------------------------------------------------------------------------------------------
     def _may(self, user: str, password: str, writes: bool) -> bool:

@@ -105,7 +105,8 @@ class Views:
             "source_project_id": 1 if merge.fork else place.id,
             "target_project_id": place.id,
             "merge_when_pipeline_succeeds": merge.auto, "merge_status": status, "detailed_merge_status": detailed,
-            "sha": merge.sha, "merge_commit_sha": merge.merge_sha or None, "squash_commit_sha": merge.squash_sha or None,
+            "sha": merge.sha, "merge_commit_sha": merge.merge_sha or None,
+            "squash_commit_sha": merge.squash_sha or None,
             "squash": False, "has_conflicts": status == "cannot_be_merged", "should_remove_source_branch": None,
             "force_remove_source_branch": None, "blocking_discussions_resolved": not waits,
         }  # fmt: skip

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from nightcrew.testing.company.gitea import Gitea
 from nightcrew.testing.company.github import GitHub
+from nightcrew.testing.company.gitlab import GitLab
+from nightcrew.testing.company.gitlab_state import Issue as GitLabIssue
+from nightcrew.testing.company.gitlab_state import Place as GitLabPlace
 from nightcrew.testing.company.standin import Standin
 
 PRIORITY_LABELS = {1: "P0", 2: "P1", 3: "P2", 4: "P3"}
@@ -118,9 +122,96 @@ class GitHubIssues(GitHubSide):
         return next((label[11:] for label in labels if label.startswith("nightcrew: ")), "open")
 
 
-BOARDS: dict[str, Callable[[Path], BoardSide]] = {"github": lambda folder: GitHubIssues(GitHub(folder))}
+class GitLabSide:
+    """Issues and merge requests of one project."""
+
+    def __init__(self, standin: GitLab, name: str = "acme/web") -> None:
+        self.standin, self.name = standin, name
+        self.env = {"GITLAB_TOKEN": "glpat-nightcrew"}
+        with standin.turn:
+            if name not in standin.state.places:
+                standin.state.project(name, FILES)
+
+    @property
+    def toml(self) -> str:
+        return f'kind = "gitlab"\nurl = "{self.standin.url}"\npace = 100000\n'
+
+    @property
+    def place(self) -> GitLabPlace:
+        return self.standin.state.places[self.name]
+
+    def clone_url(self) -> str:
+        return self.standin.clone_url(self.name)
+
+    def pulls(self) -> list[Opened]:
+        states = {"opened": "open"}
+        with self.standin.turn:
+            found = self.place.merges.values()
+            return [Opened(m.iid, m.source, states.get(m.state, m.state), m.body) for m in found]
+
+    def merge(self, number: int) -> None:
+        with self.standin.turn:
+            self.standin.state.merge(self.place, self.place.merges[number])
+
+
+class GitLabIssues(GitLabSide):
+    """The board."""
+
+    @property
+    def toml(self) -> str:
+        return f'{super().toml}projects = ["{self.name}"]\nlabels = ["nightcrew"]\n'
+
+    def ticket(self, title: str, priority: int = 0, blocked_by: Sequence[str] = ()) -> str:
+        labels = ("nightcrew", *((PRIORITY_LABELS[priority],) if priority else ()))
+        made = self.standin.state.issue(self.name, title, "Please.", labels)
+        made.blocked_by = [(self.name, int(key.rpartition("#")[2])) for key in blocked_by]
+        return f"{self.name.partition('/')[2]}#{made.iid}"
+
+    def shown(self) -> list[Shown]:
+        with self.standin.turn:
+            return [self._shown(issue) for issue in self.place.issues.values()]
+
+    def _shown(self, issue: GitLabIssue) -> Shown:
+        label = next((one.partition("::")[2] for one in issue.labels if one.startswith("nightcrew::")), "open")
+        said = [note.body for note in issue.notes() if note.author == "nightcrew" and not note.system]
+        state = "done" if issue.state == "closed" and label in ("open", "done") else label
+        return Shown(f"{self.name.partition('/')[2]}#{issue.iid}", state, len(said), "".join(said[:1]))
+
+
+class GiteaSide:
+    """Pull requests of one repository."""
+
+    def __init__(self, standin: Gitea, name: str = "acme/web") -> None:
+        self.standin, self.name = standin, name
+        self.env = {"GITEA_TOKEN": "gta_nightcrew"}
+        with standin.turn:
+            standin.state.repository(name, FILES)
+
+    @property
+    def toml(self) -> str:
+        return f'kind = "gitea"\nurl = "{self.standin.url}"\n'
+
+    def clone_url(self) -> str:
+        return self.standin.clone_url(self.name)
+
+    def pulls(self) -> list[Opened]:
+        with self.standin.turn:
+            found = self.standin.state.places[self.name].pulls.values()
+            return [Opened(p.number, p.head, "open" if p.open else "merged" if p.merged_at else "closed", p.body)
+                    for p in found]  # fmt: skip
+
+    def merge(self, number: int) -> None:
+        self.standin.state.merge(self.name, number)
+
+
+BOARDS: dict[str, Callable[[Path], BoardSide]] = {
+    "github": lambda folder: GitHubIssues(GitHub(folder)), "gitlab": lambda folder: GitLabIssues(GitLab(folder)),
+}  # fmt: skip
 """Kind -> the side, whose stand-in keeps its files in a folder and is not running yet."""
-FORGES: dict[str, Callable[[Path], ForgeSide]] = {"github": lambda folder: GitHubSide(GitHub(folder))}
+FORGES: dict[str, Callable[[Path], ForgeSide]] = {
+    "github": lambda folder: GitHubSide(GitHub(folder)), "gitlab": lambda folder: GitLabSide(GitLab(folder)),
+    "gitea": lambda folder: GiteaSide(Gitea(folder)),
+}  # fmt: skip
 """The same for forges."""
 
 
@@ -128,4 +219,6 @@ def forge_beside(board: BoardSide, kind: str, folder: Path) -> ForgeSide:
     """The forge; where it is the service that the board is on, the same stand-in."""
     if kind == "github" and isinstance(board, GitHubSide):
         return GitHubSide(board.standin, board.name)
+    if kind == "gitlab" and isinstance(board, GitLabSide):
+        return GitLabSide(board.standin, board.name)
     return FORGES[kind](folder)

@@ -45,7 +45,12 @@ class People(Protocol):
 
 
 class FollowingContract(ForgeContract):
-    """Fixtures as for ForgeContract; `forge` also does what `Following` asks, and `people` act on it."""
+    """Fixtures as for ForgeContract; `forge` also does what `Following` asks, and `people` act on it.
+
+    A forge that cannot run a check again sets `reruns` to False.
+    """
+
+    reruns = True
 
     @pytest.fixture
     def trouble(self) -> Callable[[float], None] | None:
@@ -120,6 +125,10 @@ class FollowingContract(ForgeContract):
     ) -> None:
         people.check(repo, opened.head, "test", "failed", "flaky")
         (check,) = (await forge.standing(repo, opened.number)).checks
+        if not self.reruns:
+            with pytest.raises(ForgeError):
+                await forge.rerun(repo, check)
+            return
         await forge.rerun(repo, check)
         assert [c.state for c in (await forge.standing(repo, opened.number)).checks] == ["running"]
 

@@ -11,17 +11,19 @@ from urllib.parse import quote
 
 from nightcrew.adapters.boards.github.memory import Issues, Raw, stamp
 from nightcrew.adapters.boards.github.parse import Reader, Settings, author, label_names
-from nightcrew.adapters.github_api import WRITERS, Account, login, service
+from nightcrew.adapters.github_api import WRITERS, Account, login, service, verify
 from nightcrew.adapters.visible import MARK, progress
 from nightcrew.core.model import Ticket, TicketState
 from nightcrew.errors import BoardError
 from nightcrew.ports import Problem, Scan
-from nightcrew.settings import read_settings
+from nightcrew.settings import read_settings, secret
 from nightcrew.transport import Fault, Lost, Refused, Service, told_as
 
 __all__ = ["GitHubBoard", "Settings"]
 
 HOLDS = {"labels", "priority"}
+MOST_CONSIDERED = 100
+GONE = (404, 410)  # deleted, or never there
 ENDS = {TicketState.DONE: "completed", TicketState.CLOSED: "not_planned"}
 
 
@@ -85,10 +87,15 @@ class GitHubBoard:
         found = []
         for word in dict.fromkeys(ids):
             if place := self._place(word):
-                with suppress(Refused), told_as(BoardError):
-                    issues, raw = await self._read(*place)
-                    if "pull_request" not in raw:
-                        found.append(self._ticket(issues, raw))
+                with told_as(BoardError):
+                    try:
+                        issues, raw = await self._read(*place)
+                    except Refused as refused:
+                        if refused.status not in GONE:
+                            raise
+                        continue
+                if "pull_request" not in raw:
+                    found.append(self._ticket(issues, raw))
         return list({ticket.id: ticket for ticket in found}.values())
 
     def _place(self, word: str) -> tuple[str, int] | None:
@@ -214,20 +221,64 @@ class GitHubBoard:
         """Nothing: GitHub is no folder."""
         return ()
 
-    async def about(self) -> dict[str, object]:
-        """Who we are there, whose issues are read, and what we may not do."""
-        missing = []
+    def delivery(self, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
+        """See `Hooked.delivery`."""
+        return verify(raw, headers, secret("[board]", "webhook_secret", self.settings.webhook_secret), now)
+
+    async def considered(self) -> list[Ticket]:
+        """See `Previewing.considered`: one request for each repository; blockers are not asked."""
+        query = {"state": "open", "sort": "created", "direction": "desc", "per_page": MOST_CONSIDERED}
+        found: list[Ticket] = []
         with told_as(BoardError):
-            await self._who()
             for repo in self.issues:
-                try:
-                    may = (await self.service.get(f"/repos/{repo}")).data.get("permissions", {})
-                except Refused as refused:
-                    missing.append(refused.sentence())
-                else:
-                    if not may.get("triage") and not may.get("push"):
-                        missing.append(f"It may not label issues of {repo} (permission: issues, write).")
-        return {"login": self._login, "places": [(repo, repo) for repo in self.issues], "missing": missing}
+                rows: list[Raw] = (await self.service.get(f"/repos/{repo}/issues", query)).data
+                found += [self.reader.ticket(self.name, repo, raw) for raw in rows if "pull_request" not in raw]
+        newest = sorted(found, key=lambda ticket: str(ticket.created_at), reverse=True)
+        return newest[:MOST_CONSIDERED]
+
+    async def about(self) -> dict[str, object]:
+        """See `Served.about`: the repositories one could choose from, and what we may not do in those of the board."""
+        with told_as(BoardError):
+            scopes = await self._scopes()
+            await self._who()
+            rows = [await self._may(repo) for repo in self.issues]
+            places = dict.fromkeys([*self.issues, *await self._reachable()])
+        missing = [f"The token has none of the scopes repo, public_repo (it has: {scopes})."] if _short(scopes) else []
+        missing += [row for row in rows if row]
+        return {"login": self._login, "places": [(repo, repo) for repo in places], "missing": missing}
+
+    async def _scopes(self) -> str:
+        """The scopes of a classic token; "" for any other, which does not say. Raises Refused for none that is good."""
+        if self.account.app:
+            return ""
+        answer = await self.service.get("/user")
+        self._login = str(answer.data["login"])
+        return answer.headers.get("x-oauth-scopes", "").strip()
+
+    async def _may(self, repo: str) -> str:
+        """What is not allowed there, "" when all is."""
+        try:
+            may = (await self.service.get(f"/repos/{repo}")).data.get("permissions", {})
+        except Refused as refused:
+            return refused.sentence()
+        writes = self.account.app or may.get("triage") or may.get("push")
+        return "" if writes else f"It may not label issues of {repo} (permission: issues, write)."
+
+    async def _reachable(self) -> list[str]:
+        """The repositories that the credential reaches, the last changed first."""
+        try:
+            if self.account.app:
+                rows = (await self.service.get("/installation/repositories", {"per_page": 100})).data["repositories"]
+            else:
+                rows = (await self.service.get("/user/repos", {"sort": "pushed", "per_page": 100})).data
+        except Refused:
+            return []
+        return [row["full_name"] for row in rows if row.get("has_issues", True)]
+
+
+def _short(scopes: str) -> bool:
+    """Whether these are scopes that are too few."""
+    return bool(scopes) and not {"repo", "public_repo"} & {scope.strip() for scope in scopes.split(",")}
 
 
 def _number(value: object) -> int:

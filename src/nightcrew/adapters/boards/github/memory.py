@@ -33,13 +33,16 @@ class Issues:
     asked: dict[int, str] = field(default_factory=dict)  # the change up to which blockers and comments were asked
     seen: str = ""  # the newest change that was seen
     looks: int = 0
+    behind: bool = False  # all must be read anew
 
     async def look(self) -> None:
         """Take over what changed: one request while nothing did."""
-        whole = self.looks % WHOLE_EVERY == 0
+        self.behind = self.behind or self.looks % WHOLE_EVERY == 0
         guard = await self.service.get(f"/repos/{self.repo}/issues", GUARD, etag=True)
-        if whole or (not guard.unchanged and self._too_much(guard.data)):
+        if self.behind or (not guard.unchanged and self._too_much(guard.data)):
+            self.behind = True  # also after a fault in the middle: the next answer may be "unchanged"
             await self._whole()
+            self.behind = False
         elif not guard.unchanged:
             self._take(row for row in guard.data if row["updated_at"] >= self.seen)
         self.seen = max([self.seen, *(row["updated_at"] for row in guard.data)])

@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""  # its private key: a file, or "$NAME"
     pace: int = PACE  # comments, issues and pull requests written in a minute, at most
     installation: int = 0  # 0 = found by the first repository
+    webhook_secret: str = ""  # "$NAME": what GitHub signs its webhooks with; "" = none are taken
 
 
 class Reader:

@@ -9,17 +9,29 @@ from pathlib import Path
 
 from nightcrew.adapters.boards.gitlab.memory import Issues, Raw, Shared, stamp
 from nightcrew.adapters.boards.gitlab.parse import Reader, Settings, author
-from nightcrew.adapters.gitlab_api import REPORTER, Account, Members, at, harmless, is_path, lacking, login, service
+from nightcrew.adapters.gitlab_api import (
+    REPORTER,
+    Account,
+    Members,
+    at,
+    harmless,
+    is_path,
+    lacking,
+    login,
+    service,
+    verify,
+)
 from nightcrew.adapters.visible import MARK, progress
 from nightcrew.core.model import Ticket, TicketState
 from nightcrew.errors import BoardError
 from nightcrew.ports import Problem, Scan
-from nightcrew.settings import read_settings
+from nightcrew.settings import read_settings, secret
 from nightcrew.transport import Fault, Lost, Refused, Service, told_as
 
 __all__ = ["GitLabBoard", "Settings"]
 
 HOLDS = {"labels", "priority"}
+ENDS = (TicketState.DONE, TicketState.CLOSED)
 
 
 class GitLabBoard:
@@ -36,7 +48,7 @@ class GitLabBoard:
         self.settings = told = read_settings(Settings, "[board]", settings, cures)
         self.reader = Reader("[board]", told)
         self.account = Account("[board]", told.url, told.token)
-        self.service: Service = service(self.account)
+        self.service: Service = service(self.account, told.pace)
         self.members = Members(self.service)
         self._shared = Shared(blockers=told.blockers)
         self._label = told.labels[0] if len(told.labels) == 1 else ""
@@ -146,6 +158,8 @@ class GitLabBoard:
         with told_as(BoardError):
             path = f"{at(place[0])}/issues/{place[1]}"
             raw: Raw = (await self.service.get(path)).data
+            if self.reader.state(raw) in ENDS and state not in (*ENDS, TicketState.OPEN):
+                return  # a person ended it meanwhile
             if changes := self._changes(raw, state):
                 await self.service.write("PUT", path, changes, again=True)
             await self._tell(ticket_id, path, progress(state, note, link))
@@ -241,6 +255,10 @@ class GitLabBoard:
     def watched(self) -> tuple[Path, ...]:
         """Nothing: GitLab is no folder."""
         return ()
+
+    def delivery(self, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
+        """See `Hooked.delivery`. GitLab tells no time."""
+        return verify(raw, headers, secret("[board]", "webhook_secret", self.settings.webhook_secret))
 
     async def about(self) -> dict[str, object]:
         """Who we are there, which projects we are in, and what we may not do."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from nightcrew.adapters.gitlab_api import URL, is_path
+from nightcrew.adapters.gitlab_api import PACE, URL, is_path
 from nightcrew.core.model import Ticket, TicketState
 from nightcrew.errors import ConfigError
 
@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blockers: bool = True  # ask GitLab what blocks an issue (a paid feature there)
     url: str = URL  # an own server's address
     token: str = ""  # "$NAME"; "" = $GITLAB_TOKEN
+    pace: int = PACE  # comments and issues written in a minute, at most
+    webhook_secret: str = ""  # "$NAME": the secret token of GitLab's webhooks; "" = none are taken
 
 
 class Reader:

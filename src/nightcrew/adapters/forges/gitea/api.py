@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from nightcrew.errors import ConfigError
 from nightcrew.transport import Answer, Limit, Service
@@ -18,12 +19,12 @@ Json = dict[str, Any]
 
 
 def service(base: str, token: Callable[[], str]) -> Service:
-    """Requests to the forge at `base`; `token` is asked before each."""
+    """Requests to the forge at `base`, which is named by its host; `token` is asked before each."""
 
     async def headers() -> Mapping[str, str]:
         return {"authorization": f"token {token()}", "accept": "application/json"}
 
-    return Service("Gitea", f"{base.rstrip('/')}/api/v1", headers, limits)
+    return Service(urlsplit(base).netloc or "Gitea", f"{base.rstrip('/')}/api/v1", headers, limits)
 
 
 def limits(answer: Answer, now: float) -> Limit | None:
@@ -42,6 +43,20 @@ def _wait(after: str, now: float) -> float:
         return max(parsedate_to_datetime(after).timestamp() - now, 1.0)
     except ValueError:
         return UNSAID
+
+
+def verify(raw: bytes, headers: Mapping[str, str], secret: str) -> str | None:
+    """The id of a webhook's delivery that was signed with `secret`, else None; Forgejo signs as Gitea does.
+
+    Header names in lower case.
+
+    >>> headers = {"x-gitea-signature": hmac.digest(b"word", b"{}", "sha256").hex(), "x-gitea-delivery": "72d3162e"}
+    >>> verify(b"{}", headers, "word"), verify(b"[]", headers, "word"), verify(b"{}", headers, "other")
+    ('72d3162e', None, None)
+    """
+    right = hmac.digest(secret.encode(), raw, "sha256").hex()
+    genuine = hmac.compare_digest(headers.get("x-gitea-signature", "").encode(), right.encode())
+    return headers.get("x-gitea-delivery") or None if genuine else None
 
 
 def slug(url: str) -> str:

@@ -35,7 +35,7 @@ def parse_pull(raw: Raw, repo: str) -> PullRequest:
 
 
 def _branch(raw: Raw) -> str:
-    """Its head branch: `label`, for `ref` is refs/pull/N/head once the branch was deleted. A fork's as `owner:branch`."""
+    """Its head branch: `label`, for `ref` is refs/pull/N/head once it was deleted. A fork's as `owner:branch`."""
     head = raw["head"]
     name: str = head["label"] or head["ref"]
     if head["repo_id"] == raw["base"]["repo_id"]:
@@ -212,7 +212,6 @@ class Pulls:
 
     known: dict[int, PullRequest] = field(default_factory=dict)
     stamps: dict[int, str] = field(default_factory=dict)
-    whole: bool = False  # it was read to its end once
     partial: bool = False  # there are more than one reads
     reads: int = 0
 
@@ -224,6 +223,9 @@ class Pulls:
             self.known[raw["number"]] = parse_pull(raw, repo)
             self.stamps[raw["number"]] = raw["updated_at"]
         return old
+
+    def copy(self) -> Pulls:
+        return Pulls(dict(self.known), dict(self.stamps), self.partial, self.reads)
 
     def open(self) -> set[int]:
         return {number for number, pull in self.known.items() if pull.state == "open"}

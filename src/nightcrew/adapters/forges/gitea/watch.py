@@ -80,12 +80,13 @@ def read_statuses(seen: Seen, raw: Mapping[str, Any]) -> bool:
     return True
 
 
-def had_statuses(seen: Seen, head: str, statuses: tuple[tuple[str, str], ...]) -> None:
-    """They were read."""
+def had_statuses(seen: Seen, number: int, head: str, statuses: tuple[tuple[str, str], ...]) -> None:
+    """They were read. By their number, not all that were opened together are read together."""
     seen.same = seen.same + 1 if (head, statuses) == (seen.head, seen.statuses) else 0
     seen.head, seen.statuses = head, statuses
     runs = any(state == RUNNING for _, state in statuses)
-    seen.skip = 0 if runs else min(2**seen.same, SELDOM) - 1
+    early = number % SELDOM if 2**seen.same == SELDOM else 0
+    seen.skip = 0 if runs else min(2**seen.same, SELDOM) - 1 - early
 
 
 def stamp(seen: Seen, raw: Mapping[str, Any], merges_: bool | None) -> str:

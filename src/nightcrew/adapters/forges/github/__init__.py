@@ -13,10 +13,10 @@ import msgspec
 
 from nightcrew.adapters.forges.github import follow
 from nightcrew.adapters.forges.github.parse import Pulls, parse_pull
-from nightcrew.adapters.github_api import API, PACE, Account, graphql, login, service, slug
+from nightcrew.adapters.github_api import API, PACE, Account, graphql, login, service, slug, verify
 from nightcrew.core.model import Check, PullRequest, Repo, Standing
 from nightcrew.errors import ForgeError
-from nightcrew.settings import read_settings
+from nightcrew.settings import read_settings, secret
 from nightcrew.transport import Fault, Lost, Refused, Service, told_as
 
 __all__ = ["GitHubForge", "Settings"]
@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: tuple[str, ...] = ()  # put on each
     merge: str = "squash"  # or "merge", "rebase": how it merges where it may
     people: tuple[str, ...] = ()  # only these are listened to; () = all who may write
+    webhook_secret: str = ""  # "$NAME": what GitHub signs its webhooks with; "" = none are taken
 
 
 class GitHubForge:
@@ -117,10 +118,16 @@ class GitHubForge:
         """See `Forge.list`; at most the 1,000 changed last. An unchanged list costs one request answered 304."""
         known = self._pulls.setdefault(repo.name, Pulls())
         query = {"state": "all", "sort": "updated", "direction": "desc", "per_page": 100}
+        rows: list[dict[str, Any]] = []
         with told_as(ForgeError):
             async for page in self.service.pages(f"{self._at(repo)}/pulls", query, etag=True, most=10):
-                if page.unchanged or known.took(page.data, repo.name):
+                if page.unchanged and not known.unread:
                     break
+                known.unread = True  # till all of it is here: after a fault the next answer may be "unchanged"
+                rows += page.data
+                if known.reaches(page.data):
+                    break
+        known.take(rows, repo.name)
         return known.newest_first()
 
     # -- Following -----------------------------------------------------------------------------------------------------
@@ -228,6 +235,11 @@ class GitHubForge:
     async def _shown(self, repo: Repo, number: int) -> PullRequest:
         with told_as(ForgeError):
             return parse_pull((await self.service.get(f"{self._at(repo)}/pulls/{number}")).data, repo.name)
+
+    def delivery(self, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
+        """See `Hooked.delivery`."""
+        where = f"[forges.{self.name}]"
+        return verify(raw, headers, secret(where, "webhook_secret", self.settings.webhook_secret), now)
 
     async def about(self, repo: Repo) -> dict[str, object]:
         """Who we are there, and what we may not do on that repository."""

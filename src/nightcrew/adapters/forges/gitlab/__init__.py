@@ -16,6 +16,7 @@ from nightcrew.adapters.forges.gitlab.asking import Asking
 from nightcrew.adapters.forges.gitlab.parse import Pulls, own, parse_pull
 from nightcrew.adapters.gitlab_api import (
     DEVELOPER,
+    PACE,
     URL,
     Account,
     Json,
@@ -26,10 +27,11 @@ from nightcrew.adapters.gitlab_api import (
     plain_title,
     project_path,
     service,
+    verify,
 )  # fmt: skip
 from nightcrew.core.model import Check, PullRequest, Repo, Standing
 from nightcrew.errors import ConfigError, ForgeError
-from nightcrew.settings import read_settings
+from nightcrew.settings import read_settings, secret
 from nightcrew.transport import Fault, Lost, Service, told_as
 
 __all__ = ["GitLabForge", "Settings"]
@@ -43,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str = URL  # an own server's address
     token: str = ""  # "$NAME"; "" = $GITLAB_TOKEN
+    pace: int = PACE  # comments and merge requests written in a minute, at most
+    webhook_secret: str = ""  # "$NAME": the secret token of GitLab's webhooks; "" = none are taken
     draft: bool = False  # open merge requests as drafts
     reviewers: tuple[str, ...] = ()  # user names asked for a review of each
     labels: tuple[str, ...] = ()  # put on each
@@ -62,7 +66,7 @@ class GitLabForge:
                 f"{where} merge: {told.merge!r} is no way to merge.", hint=f"One of: {', '.join(METHODS)}."
             )
         self.account = Account(where, told.url, told.token)
-        self.service: Service = service(self.account)
+        self.service: Service = service(self.account, told.pace)
         self.asking = Asking(self.service, Members(self.service), frozenset(one.lower() for one in told.people))
         self._pulls: dict[str, Pulls] = {}
         self._pipelines: dict[str, follow.Pipelines] = {}
@@ -232,7 +236,7 @@ class GitLabForge:
         asked: dict[str, object] = {"sha": head, "squash": squash}
         if how == "queue":
             path = f"{at(self._project(repo))}/merge_trains/merge_requests/{number}"
-            await self.service.write("POST", path, asked | {"auto_merge": True})
+            await self.service.write("POST", path, asked | {"auto_merge": True, "when_pipeline_succeeds": True})
             return
         if how == "green":  # the second is how servers older than 17.11 call it
             asked |= {"auto_merge": True, "merge_when_pipeline_succeeds": True}
@@ -250,6 +254,10 @@ class GitLabForge:
     async def _shown(self, repo: Repo, number: int) -> PullRequest:
         with told_as(ForgeError):
             return parse_pull((await self.service.get(self._at(repo, number))).data, repo.name)
+
+    def delivery(self, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
+        """See `Hooked.delivery`. GitLab tells no time."""
+        return verify(raw, headers, secret(self.account.where, "webhook_secret", self.settings.webhook_secret))
 
     async def about(self, repo: Repo) -> dict[str, object]:
         """Who we are there, and what we may not do on that project."""

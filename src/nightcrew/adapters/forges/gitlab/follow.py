@@ -135,9 +135,14 @@ def _thread(raw: Mapping[str, Any], told: Told) -> Iterable[Remark]:
 
 
 def _remark(note: Mapping[str, Any], told: Told, **place: Any) -> Remark:
-    name = str((note["author"] or {}).get("username") or "ghost")
+    name = _name(note)
     return Remark(id=str(note["id"]), author=name, text=_plain(note["body"]), at=utc(note["created_at"]),
                   trusted=name in told.writers, bot=name in told.robots, mine=name == told.me, **place)  # fmt: skip
+
+
+def _name(note: Mapping[str, Any]) -> str:
+    """Its author; an account that was deleted is GitLab's ghost."""
+    return str((note.get("author") or {}).get("username") or "ghost")
 
 
 def _verdicts(told: Told) -> Iterable[tuple[str, str]]:
@@ -151,7 +156,7 @@ def _verdicts(told: Told) -> Iterable[tuple[str, str]]:
 
 def _judged(found: list[Remark], name: str, verdict: str, told: Told) -> list[Remark]:
     """With that verdict: on the text that was written with it, else as a remark without a text."""
-    system = [n for t in told.discussions for n in t["notes"] if n["system"] and n["author"]["username"] == name]
+    system = [n for t in told.discussions for n in t["notes"] if n["system"] and _name(n) == name]
     said = [note for note in system if note["body"].startswith(SAID[verdict])]
     at = utc(said[-1]["created_at"]) if said else utc(told.raw["updated_at"])
     near = [r for r in found if r.author == name and not r.thread and not r.verdict and said and _near(r.at, at)]
@@ -187,7 +192,7 @@ def _plain(body: str) -> str:
 
 def ours(note: Mapping[str, Any], key: str, me: str) -> bool:
     """Whether this is what we said under that key."""
-    return bool(note["body"].startswith(mark(key)) and (note["author"] or {}).get("username") == me)
+    return bool(note["body"].startswith(mark(key)) and _name(note) == me)
 
 
 # -- stamps ------------------------------------------------------------------------------------------------------------
@@ -201,7 +206,7 @@ class Pipelines:
     def take(self, rows: Iterable[Json], most: int = 1000) -> None:
         for row in rows:
             self.known[row["id"]] = {key: row.get(key) for key in ("id", "sha", "ref", "status", "updated_at")}
-            self.newest = max(self.newest, utc(row["updated_at"]))
+            self.newest = max(self.newest, utc(row["updated_at"] or row["created_at"]))
         self.known = dict(sorted(self.known.items())[-most:])
 
     def of(self, number: int, head: str) -> Json | None:

@@ -1,4 +1,4 @@
-"""What `nightcrew init` does: look around, and write a nightcrew.toml that works as it is and explains itself."""
+"""What is here: the repository, its remote, its tests, and the agents on the PATH."""
 
 from __future__ import annotations
 
@@ -16,27 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
 
-from nightcrew.config import FILE_NAME
 from nightcrew.errors import ConfigError
 
 AGENTS = ("claude", "codex")
 PATIENCE = 10.0  # seconds for one program to answer; a cold start of a Node program takes two
 TICKETS = "tickets"
-
-EXAMPLE = """\
----
-title: Say hello in the README
-state: example
-repo: {repo}
-priority: 3
-labels: [docs]
----
-This is an example and is not worked: its state is `example`. Set `state: open`, or copy this file, to give the crew
-a ticket. Say what is wanted and how one can see that it is done.
-
-- The README begins with one sentence that says what the project is for.
-- Nothing else changes.
-"""
 
 
 class Installed(NamedTuple):
@@ -83,48 +67,6 @@ def survey(cwd: Path, environ: Mapping[str, str], patience: float = PATIENCE) ->
     tickets = root / TICKETS
     return Survey(root, _base(git, root), remote, bool(git("status", "--porcelain")), language, test,
                   _installed(environ, root, patience), tickets if tickets.is_dir() else None)  # fmt: skip
-
-
-def config_text(found: Survey, home: Path) -> str:
-    """A commented nightcrew.toml for this repository, to be put into folder `home`."""
-    names = [name for name, _ in found.agents] or ["claude"]
-    agents = "\n".join(f"{f'[agents.{name}]':22}# {_about(name, dict(found.agents))}" for name in names)
-    tests = f"commands = [{_toml(found.test_command)}]" if found.test_command else '# commands = ["make test"]'
-    return _TEMPLATE.format(
-        name=_toml(_name(found.root)),
-        agents=agents,
-        order=", ".join(map(_toml, names)),
-        path=_toml(os.path.relpath(found.root, home)),
-        base=_toml(found.base),
-        commands=f"{tests:40}# each must succeed on the work merged with the base",
-        board=_toml(TICKETS),
-    )
-
-
-def write_config(found: Survey, path: Path) -> str:
-    """Write `config_text` to `path`, with a tickets folder beside it when there is none. Returns the text.
-
-    Raises ConfigError, changing nothing, when the file exists or cannot be written.
-    """
-    text = config_text(found, path.parent)
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise ConfigError(f"{path} is there already; nothing was changed.", hint="Edit it, or move it away.") from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}).", hint="Choose another folder.") from error
-    # The state folder hides itself from git, so that nothing of it is ever committed.
-    _new_file(path.parent / ".nightcrew" / ".gitignore", "*\n")
-    if not (path.parent / TICKETS).exists():
-        _new_file(path.parent / TICKETS / "example.md", EXAMPLE.format(repo=_toml(_name(found.root))))
-    return text
-
-
-def _new_file(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _base(git: Callable[..., str | None], root: Path) -> str:
@@ -214,70 +156,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _about(name: str, versions: Mapping[str, str]) -> str:
-    if name not in versions:
-        return f"not found on this machine: install {name} and log in"
-    return f"found: {versions[name]}" if versions[name] else "found, but it did not tell its version"
-
-
-def _name(root: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip("._-") or "repo"
-
-
-def _toml(text: str) -> str:
-    """`text` as a TOML string."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\u{ord(found[0]):04x}", escaped) + '"'
-
-
-_TEMPLATE = f"""\
-# {FILE_NAME}: what nightcrew may do here. It works as it is; a line that begins with "# " and a key shows a default.
-
-[crew]
-name = {{name}}
-agents = [{{order}}]  # which agent is tried first
-# scan_every = 120          # seconds between two looks at the board
-# state_dir = ".nightcrew"  # database, logs, workspaces
-# workspace = "auto"        # auto | overlay | reflink | copy | checkout | worktree
-# identity = ["nightcrew", "nightcrew@localhost"]  # who commits what nightcrew itself commits
-# database_url = "$DATABASE_URL"  # PostgreSQL instead of SQLite; a $NAME is read from the environment
-
-[limits]
-max_running = 2             # tickets worked at the same time
-# max_attempts = 5          # real ones; outages and rate limits do not count
-# failures_per_model = 2    # then the agent's next model is tried
-
-[limits.attempt]            # one session of an agent; 0 = no limit
-minutes = 60
-# stall_minutes = 15        # without any sign of life
-# turns = 200
-# tokens = 0
-# money = 0.0               # US dollars, as the agent reports them
-
-[board]
-kind = "folder"             # tickets are Markdown files in a folder
-path = {{board}}
-
-# Coding agents. A ladder of models is climbed after real failures; claude's is models = ["sonnet", "opus"].
-{{agents}}
-
-[[repos]]
-name = {{name}}
-path = {{path}}
-base = {{base}}
-# Which tickets belong here, besides those that say so: by label, project, or words in title and body.
-# labels = []
-# projects = []
-# keywords = []
-
-[repos.gates]               # what a change must pass before a pull request is opened
-{{commands}}
-# timeout = 900             # seconds for each command
-# protected = []            # paths that no change may touch, like ".github/**"
-# max_files = 100
-# max_lines = 5000
-# secrets = true            # refuse changes that hold passwords or keys
-# review = ""               # the name of an agent that reviews the change
-"""
