@@ -80,7 +80,9 @@ def main() -> None:
         for forge in [args.forge] if args.forge else FORGES:
             scratch = tempfile.TemporaryDirectory(dir=shm if shm.exists() else None)
             with scratch as folder, pair(board, forge, Path(folder)) as one:
-                print(json.dumps({"board": board, "forge": forge, **night(one, args.tickets, args.trouble)}), flush=True)
+                print(
+                    json.dumps({"board": board, "forge": forge, **night(one, args.tickets, args.trouble)}), flush=True
+                )
 
 
 if __name__ == "__main__":

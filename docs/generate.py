@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 import nightcrew.cli
-from nightcrew.config import Config, Webhooks
+from nightcrew.config import Config, Proxy, Webhooks
 from nightcrew.core.model import Budget, FollowUp, GateSettings, Hooks, LaneState, Policy, Repo, RunState
 from nightcrew.errors import UsageError
 from nightcrew.testing.reference import PAGES, Field, fields_of, settings_of, settings_table, table
@@ -96,10 +96,10 @@ class Line:
 
 TYPES: dict[str, type] = {
     "crew": Config, "limits": Policy, "limits.attempt": Budget, "repos": Repo, "repos.gates": GateSettings,
-    "repos.hooks": Hooks, "repos.followup": FollowUp, "webhooks": Webhooks,
+    "repos.hooks": Hooks, "repos.followup": FollowUp, "webhooks": Webhooks, "proxy": Proxy,
 }  # fmt: skip
 ADAPTERS = {
-    "boards": ("folder", "github", "gitlab"), "forges": ("local", "github", "gitlab", "gitea"),
+    "boards": ("folder", "github", "gitlab", "linear"), "forges": ("local", "github", "gitlab", "gitea"),
     "agents": ("claude", "codex", "command"),
 }  # fmt: skip
 _LINE = re.compile(r'(\w+) = ("(?:[^"\\]|\\.)*"|\[[^]]*\]|\S+)\s*(?:#\s*(.*))?$')
@@ -175,6 +175,8 @@ EVENTS = {
     "lane.*": "the lane is now `up`, `limited`, `overloaded`, `logged_out`, `out_of_credit`, `misconfigured` or"
     " `paused`, with the evidence and until when",
     "pull.*": "something was done about the pull request: `did`, because of the cause in the event's name, and `why`",
+    "proxy.used": "a session read the forge: how often it was `forwarded`, answered from memory (`cached`), `refused`,"
+    " or `over` its quota",
     "rescued": "work that was nowhere else is now in `ref`",
     "run.*": "an attempt was folded into the run, or its pull request was merged (as `sha`), closed, or sent back"
     " (`changes_requested`): the run is now in this state, with the reason",

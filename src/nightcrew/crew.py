@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from nightcrew.core.model import Policy, Repo, Seat
+from nightcrew.core.model import Attempt, Policy, Repo, Run, Seat
 from nightcrew.durable import Durable
 from nightcrew.errors import MAKE_ROOM, NightcrewError
 from nightcrew.git import Hub
@@ -49,6 +49,7 @@ class Crew:
     workflows: brief.Workflows
     now: Callable[[], datetime]
     wake: Callable[[], None] = lambda: None
+    agent_env: Callable[[Run, Attempt], Mapping[str, str]] = lambda run, attempt: {}  # what a session gets besides
     live: dict[str, session.Live] = field(default_factory=dict)
     # Test suites beyond the number of cores only make one another slow; a cleanup can always wait.
     checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(max(os.cpu_count() or 2, 2)))

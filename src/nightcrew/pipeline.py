@@ -287,8 +287,8 @@ class AttemptRun:
         self.crew.meter.open(self.run, self.attempt, earlier)
         try:
             heard = await run_session(
-                launch, task.workspace, proc.base_env(), self.mark(), task.scratch, self.crew.policy.budget, self.live,
-                self._check,
+                launch, task.workspace, proc.base_env(extra=self.crew.agent_env(self.run, self.attempt)), self.mark(),
+                task.scratch, self.crew.policy.budget, self.live, self._check,
             )  # fmt: skip
         finally:
             self.crew.meter.close(self.run_id)

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from nightcrew.core.model import Check, PullRequest, Repo, Seat, Standing, Ticket, TicketState, Usage, Window
 from nightcrew.core.outcome import Ending
+from nightcrew.transport import Relayed
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,24 @@ class Hooked(Protocol):
 
         Header names in lower case, `now` in epoch seconds. Never raises on garbage; ConfigError without a secret.
         """
+
+
+@runtime_checkable
+class Relaying(Protocol):
+    """What a forge needs so that agents may read it through nightcrew, which keeps the credential."""
+
+    def place(self, repo: Repo) -> str:
+        """`owner/name`, as the addresses of its API name the repository."""
+
+    async def relay(self, repo: Repo, path: str, headers: Mapping[str, str], body: bytes | None = None) -> Relayed:
+        """GET a path of its API, such as `/repos/owner/name/issues?state=all`; with `body`, ask its GraphQL that.
+
+        Whether it may be read was looked at before. Raises a Fault: Limited says how long to wait.
+        """
+
+    def relay_env(self, repo: Repo, url: str, token: str, folder: Path) -> Mapping[str, str]:
+        """Variables by which an agent's programs find `url`, and send `token` to it; `folder` is a configuration of
+        the forge's own program that leads there, too."""
 
 
 class Reviewing(Protocol):

@@ -19,7 +19,9 @@ from aiolimiter import AsyncLimiter
 
 from nightcrew.errors import NightcrewError
 
-__all__ = ["Answer", "Fault", "Limit", "Limited", "Lost", "Refused", "Service", "Unreachable", "close", "told_as"]
+__all__ = [
+    "Answer", "Fault", "Limit", "Limited", "Lost", "Refused", "Relayed", "Service", "Unreachable", "close", "told_as",
+]  # fmt: skip
 
 log = logging.getLogger("nightcrew.transport")
 USER_AGENT = "nightcrew"
@@ -76,6 +78,15 @@ class Answer:
     text: str = ""
     unchanged: bool = False
     next: str = ""  # the address of the next page, as a Link header tells it
+
+
+@dataclass(frozen=True)
+class Relayed:
+    """An answer as it came, for somebody else to read."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,25 @@ class Service:
             raise self._unreachable(error) from error
         return kept.decode("utf-8", "replace")
 
+    async def relay(self, path: str, headers: Mapping[str, str], content: bytes | None = None) -> Relayed:
+        """Read on somebody else's behalf: a GET, or with `content` a POST, with our credential, once, and not judged.
+
+        Raises Limited, now and while the service is to be left alone, or Unreachable.
+        """
+        await self._wait_for("")
+        client = _here().client
+        sent = client.build_request("GET" if content is None else "POST", self._url(path), content=content,
+                                    headers={**await self.headers(), **headers})  # fmt: skip
+        self.counts["sent"] += 1
+        try:
+            answer, raw = await self._whole(client, sent)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if limit := self.limits(_answer(answer, raw), self.now()):
+            self._closed[limit.scope] = (self.now() + limit.wait, limit.why)
+            raise Limited(self.name, limit.wait, limit.why)
+        return Relayed(answer.status_code, answer.headers, raw)
+
     # -- sending -------------------------------------------------------------------------------------------------------
     async def _send(self, method: str, path: str, params: Mapping[str, Any] | None, json: Any, *, etag: bool = False,
                     again: bool = False, scope: str = "") -> Answer:  # fmt: skip
@@ -226,6 +256,9 @@ class Service:
         return self._judged(method, path, answer, str(sent.url) if etag else "", safe)
 
     async def _received(self, client: httpx.AsyncClient, sent: httpx.Request) -> Answer:
+        return _answer(*await self._whole(client, sent))
+
+    async def _whole(self, client: httpx.AsyncClient, sent: httpx.Request) -> tuple[httpx.Response, bytes]:
         """The whole answer, read with a bound: what a broken service sends must not fill the memory."""
         answer = await client.send(sent, stream=True)
         try:
@@ -235,7 +268,7 @@ class Service:
                 size += len(chunk)
                 if size > LARGEST:
                     raise Unreachable(f"{self.name} answered with more than {LARGEST >> 20} MiB.")
-            return _answer(answer, b"".join(chunks))
+            return answer, b"".join(chunks)
         finally:
             await answer.aclose()
 

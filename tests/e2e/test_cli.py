@@ -67,7 +67,7 @@ LOOKS = [
     "status", "status --all", "show ONE", "show fails", "logs ONE", "logs ONE --events", "logs ONE -f", "route ONE",
     "route ASTRAY", "report", "classify --agent command --exit-code 1 out.jsonl", "pr list", "pr list --all",
     "pr show 1 --repo good", "pr diff 1 --repo good", "pr comment 1 hello --repo good", "rescue list",
-    "rescue restore FAILS", "doctor --no-agents", "pause", "resume", "lanes", "spend", "clean --dry-run",
+    "rescue restore FAILS", "doctor --no-agents", "pause", "resume", "lanes", "spend", "conflicts", "clean --dry-run",
     "lanes resume", "add Another", "up --once", "retry FAILS",
 ]  # fmt: skip
 

@@ -159,7 +159,7 @@ def test_a_review_with_three_threads_is_answered_thread_by_thread_with_the_commi
 
 
 def test_a_conflict_is_resolved_by_an_agent_that_merges_the_base(tmp_path: Path, github: GitHub) -> None:
-    resolve = [{"run": "git merge origin/main || true; git status | head -20; git log --oneline --all | head -5"}, {"write": {"path": "app.txt", "text": "both\n"}},
+    resolve = [{"run": "git merge origin/main || true"}, {"write": {"path": "app.txt", "text": "both\n"}},
                {"run": "git add -A && git commit -qm 'Merge main'"}]  # fmt: skip
     one = Followed(night(tmp_path, github, writes("app.txt", "ours\n", "Do it"), resolve), github)
     with one.night.up():

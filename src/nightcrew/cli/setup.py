@@ -15,18 +15,63 @@ from nightcrew.cli.show import as_json, notes, say, table
 
 
 @click.command()
+@click.option(
+    "--board", "kind", default="", help="folder, github, gitlab, ... (default: asked on a terminal, else folder)."
+)
+@click.option(
+    "--repo-slug", multiple=True, help="OWNER/NAME whose issues are tickets (default: that of the git remote)."
+)
+@click.option("--team", multiple=True, help="The team whose tickets are taken.")
+@click.option("--project", multiple=True, help="The project whose tickets are taken.")
+@click.option("--label", default=None, help="Only tickets with this label are taken, '' for all (default: nightcrew).")
+@click.option("--token-env", default="", help="The environment variable with the token (default: the usual one).")
+@click.option("--url", default="", help="The address of your own server.")
+@click.option("--set", "settings", multiple=True, help="A further setting of the board, as KEY=VALUE.")
+@click.option("--yes", is_flag=True, help="Ask nothing, write the file.")
+@click.option("--dry-run", is_flag=True, help="Print the file and write nothing.")
 @as_json
 @click.pass_obj
-def init(config: Path | None, as_json: bool) -> None:
-    """Look at this repository and the installed agents, and write a commented nightcrew.toml."""
+def init(
+    config: Path | None, /, kind: str, label: str | None, token_env: str, url: str, settings: tuple[str, ...],
+    yes: bool, dry_run: bool, as_json: bool, **places: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Look at this repository, the installed agents and your board, and write a commented nightcrew.toml.
+
+    For a board that is a service its token is checked, its places are listed to choose from, and exactly the tickets
+    that would be taken are shown, before anything is written. Nothing is ever changed on the board.
+    """
     from nightcrew import setup  # noqa: PLC0415
+    from nightcrew.cli.joining import Given, Talk, join, kinds_here, pairs  # noqa: PLC0415
 
     path = config or Path("nightcrew.toml")
     found = setup.survey(Path.cwd(), os.environ)
-    setup.write_config(found, path)
+    if not dry_run:
+        setup.free(path)
+    talk = Talk(asks=sys.stdin.isatty() and sys.stderr.isatty() and not (yes or as_json))
+    asked = talk.asks and not kind
+    kind = kinds_here(kind) if kind else talk.kind(found.remote)
+    given = Given(places, label, token_env, url, pairs(settings))
+    if kind == "folder":
+        given.means_nothing()
+    joined = join(kind, found, given, talk) if kind != "folder" else None
+    wanted = joined.wanted if joined else None
+    text = setup.config_text(found, path.parent, wanted)
+    if talk.asks and (joined or asked):
+        yes = not dry_run and talk.sure(path, joined)
+    written = not dry_run and (yes or not (joined or asked))
+    if written:
+        setup.write_config(found, path, wanted)
     data = {"config": str(path.resolve()), "agents": dict(found.agents), "base": found.base}
-    names = ", ".join(" ".join(agent) for agent in found.agents) or "no agent on the PATH"
-    say(as_json, data, f'Wrote {path} ({names}). Read it, then: nightcrew doctor, nightcrew add "…", nightcrew up.')
+    data |= joined.data() | {"written": written} if joined else {}
+    data |= {"text": text} if dry_run else {}
+    if dry_run or written:
+        names = ", ".join(" ".join(agent) for agent in found.agents) or "no agent on the PATH"
+        first = "" if joined else 'nightcrew add "…", '
+        said = f"Wrote {path} ({names}). Read it, then: nightcrew doctor, {first}nightcrew up."
+        say(as_json, data, text.rstrip("\n") if dry_run else said)
+    else:
+        again = "" if talk.asks else " `--yes` writes it, `--dry-run` shows it."
+        say(as_json, data, f"Nothing was written.{again}")
 
 
 @click.command()

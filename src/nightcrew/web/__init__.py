@@ -21,4 +21,8 @@ async def listening(app: App, director: Director) -> AsyncIterator[None]:
             from nightcrew.web import webhooks  # noqa: PLC0415 - a server that most do not need
 
             await stack.enter_async_context(webhooks.listening(app, director))
+        if app.config.proxy.enabled:
+            from nightcrew.web import proxy  # noqa: PLC0415
+
+            await stack.enter_async_context(proxy.listening(app, director))
         yield

@@ -12,6 +12,7 @@ from nightcrew.testing.company.github import GitHub
 from nightcrew.testing.company.gitlab import GitLab
 from nightcrew.testing.company.gitlab_state import Issue as GitLabIssue
 from nightcrew.testing.company.gitlab_state import Place as GitLabPlace
+from nightcrew.testing.company.linear import Linear
 from nightcrew.testing.company.standin import Standin
 
 PRIORITY_LABELS = {1: "P0", 2: "P1", 3: "P2", 4: "P3"}
@@ -204,8 +205,33 @@ class GiteaSide:
         self.standin.state.merge(self.name, number)
 
 
+class LinearTeam:
+    """The board: one team."""
+
+    def __init__(self, standin: Linear) -> None:
+        self.standin = standin
+        self.env = {"LINEAR_API_KEY": "lin_api_nightcrew"}
+
+    @property
+    def toml(self) -> str:
+        return f'kind = "linear"\nurl = "{self.standin.address}"\nteam = "ENG"\nlabels = ["nightcrew"]\n'
+
+    def ticket(self, title: str, priority: int = 0, blocked_by: Sequence[str] = ()) -> str:
+        labels = ("nightcrew", "web")
+        made = self.standin.state.issue(title, "Please.", labels, priority=priority, blocked_by=blocked_by)
+        return str(made["identifier"])
+
+    def shown(self) -> list[Shown]:
+        names = {"Todo": "open", "In Progress": "working", "In Review": "review", "Done": "done", "Canceled": "closed"}
+        state = self.standin.state
+        with self.standin.turn:
+            return [Shown(one["identifier"], names.get(one["state"]["name"], "other"), len(state.said(one["id"])),
+                          "".join(state.links(one["id"]))) for one in state.issues.values()]  # fmt: skip
+
+
 BOARDS: dict[str, Callable[[Path], BoardSide]] = {
     "github": lambda folder: GitHubIssues(GitHub(folder)), "gitlab": lambda folder: GitLabIssues(GitLab(folder)),
+    "linear": lambda folder: LinearTeam(Linear()),
 }  # fmt: skip
 """Kind -> the side, whose stand-in keeps its files in a folder and is not running yet."""
 FORGES: dict[str, Callable[[Path], ForgeSide]] = {

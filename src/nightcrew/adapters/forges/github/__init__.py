@@ -8,16 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from nightcrew.adapters.forges.github import follow
 from nightcrew.adapters.forges.github.parse import Pulls, parse_pull
-from nightcrew.adapters.github_api import API, PACE, Account, graphql, login, service, slug, verify
+from nightcrew.adapters.github_api import API, PACE, Account, graphql, graphql_path, login, service, slug, verify
 from nightcrew.core.model import Check, PullRequest, Repo, Standing
 from nightcrew.errors import ForgeError
 from nightcrew.settings import read_settings, secret
-from nightcrew.transport import Fault, Lost, Refused, Service, told_as
+from nightcrew.transport import Fault, Lost, Refused, Relayed, Service, told_as
 
 __all__ = ["GitHubForge", "Settings"]
 
@@ -235,6 +236,25 @@ class GitHubForge:
     async def _shown(self, repo: Repo, number: int) -> PullRequest:
         with told_as(ForgeError):
             return parse_pull((await self.service.get(f"{self._at(repo)}/pulls/{number}")).data, repo.name)
+
+    # -- Relaying ------------------------------------------------------------------------------------------------------
+    def place(self, repo: Repo) -> str:
+        """See `Relaying.place`."""
+        return slug(repo.url)
+
+    async def relay(self, repo: Repo, path: str, headers: Mapping[str, str], body: bytes | None = None) -> Relayed:
+        """See `Relaying.relay`."""
+        self._at(repo)
+        return await self.service.relay(path if body is None else graphql_path(self.service.base), headers, body)
+
+    def relay_env(self, repo: Repo, url: str, token: str, folder: Path) -> Mapping[str, str]:
+        """See `Relaying.relay_env`: the names that Actions gives its jobs, and those of gh."""
+        place, host = slug(repo.url), urlsplit(self.settings.url).netloc
+        gh = {"GH_CONFIG_DIR": str(folder), "GH_TOKEN": token, "GH_REPO": place}
+        if self.settings.url != API:
+            gh |= {"GH_HOST": host, "GH_ENTERPRISE_TOKEN": token, "GH_REPO": f"{host}/{place}"}
+        return {"GITHUB_API_URL": url, "GITHUB_GRAPHQL_URL": f"{url}/graphql", "GITHUB_TOKEN": token,
+                "GITHUB_REPOSITORY": place, **gh}  # fmt: skip
 
     def delivery(self, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
         """See `Hooked.delivery`."""

@@ -1,0 +1,169 @@
+"""A Linear issue -> a ticket, by the settings of the board; and what its answers say about limits and deliveries."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from nightcrew.core.model import Ticket, TicketState
+from nightcrew.transport import Answer, Limit
+
+Raw = dict[str, Any]
+API = "https://api.linear.app/graphql"
+PRIORITIES = {0: 5, 1: 1, 2: 2, 3: 3, 4: 4}  # Linear: 0 none, 1 urgent .. 4 low
+TYPES = {
+    "unstarted": TicketState.OPEN, "started": TicketState.WORKING, "completed": TicketState.DONE,
+    "canceled": TicketState.CLOSED, "duplicate": TicketState.CLOSED, "triage": TicketState.OTHER,
+    "backlog": TicketState.OTHER,
+}  # fmt: skip
+LABELS = {TicketState.BLOCKED: "nightcrew: blocked", TicketState.FAILED: "nightcrew: failed"}
+"""States that Linear's usual workflow has no word for are shown by a label."""
+ENDED = ("completed", "canceled", "duplicate")
+NEEDS = "requires:"
+UNSAID = 60.0  # seconds to wait for a limit whose end is not said
+WINDOW = 60.0  # seconds that a delivery may be old
+_ADDED = re.compile(r"\n*<!-- nightcrew:add -->\s*$")
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[board]` with kind "linear"."""
+
+    team: str  # its key, as in ENG-12
+    token: str = ""  # "$NAME" of a personal key or an app's token; "" = $LINEAR_API_KEY
+    project: str = ""  # the id in its address, or its name; "" = any
+    labels: tuple[str, ...] = ()  # an issue needs one of these; () = none is needed
+    assignee: str = ""  # "me", a name or an address; "" = whoever
+    authors: tuple[str, ...] = ()  # names or addresses of those whose issues are taken; () = everybody in the team
+    people: tuple[str, ...] = ()  # names or addresses of those who may say "stop"; () = everybody in the workspace
+    states: dict[str, TicketState] = {}  # the workflow's states or labels -> ours, besides what their type says
+    write_states: dict[TicketState, str] = {}  # our states -> the state or label written
+    delegate: bool = True  # an app shows that it works an issue by being its delegate
+    agent_sessions: bool = True  # an app tells what it does in an agent session
+    webhook_secret: str = ""  # "$NAME"; "" = deliveries are not believed
+    url: str = API
+
+
+class Reader:
+    """Reads issues as the settings say."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.labels = {**LABELS, **settings.write_states}
+        self.means = {name.lower(): state for state, name in self.labels.items()}
+        self.means |= {name.lower(): state for name, state in settings.states.items()}
+        self.wanted = {label.lower() for label in settings.labels}
+
+    def ticket(
+        self, board: str, raw: Raw, done: frozenset[str] = frozenset(), stop: str = "", left: str = ""
+    ) -> Ticket:
+        """The issue as a ticket. Blockers that are `done` by now block no more."""
+        names = [label["name"] for label in raw["labels"]["nodes"]]
+        blockers = [r["issue"] for r in raw["inverseRelations"]["nodes"] if r["type"] == "blocks"]
+        open_ones = [b["id"] for b in blockers if b["state"]["type"] not in ENDED and b["id"] not in done]
+        return Ticket(
+            board=board, id=raw["id"], key=raw["identifier"], title=" ".join(raw["title"].split()),
+            body=_ADDED.sub("", raw["description"] or "").strip(), state=self.state(raw),
+            project=(raw["project"] or {}).get("name", ""), priority=PRIORITIES.get(int(raw["priority"]), 5),
+            labels=tuple(name for name in names if not self._ours(name)), blocked_by=tuple(open_ones),
+            requires=tuple(n[len(NEEDS) :].strip() for n in names if n.lower().startswith(NEEDS)),
+            created_at=datetime.fromisoformat(raw["createdAt"]), url=raw["url"], closes=f"Fixes {raw['identifier']}",
+            links=tuple(a["url"] for a in raw["attachments"]["nodes"]), stop=stop, left=left or self.left(raw),
+        )  # fmt: skip
+
+    def state(self, raw: Raw) -> TicketState:
+        """What the workflow's state means; an issue that is going on says more by its labels."""
+        state = raw["state"]
+        if raw.get("trashed"):
+            return TicketState.CLOSED
+        found = self.means.get(state["name"].lower()) or TYPES.get(state["type"], TicketState.OTHER)
+        if found is TicketState.WORKING and "review" in state["name"].lower():
+            found = TicketState.REVIEW
+        if state["type"] in ENDED:
+            return found
+        labels = {
+            self.means[n.lower()] for n in (la["name"] for la in raw["labels"]["nodes"]) if n.lower() in self.means
+        }
+        return next((one for one in (TicketState.BLOCKED, TicketState.FAILED, *labels) if one in labels), found)
+
+    def left(self, raw: Raw) -> str:
+        """Why the selection does not take it, as far as the issue itself says; "" when it does."""
+        told, labels = self.settings, {label["name"].lower() for label in raw["labels"]["nodes"]}
+        project, who = raw["project"] or {}, raw["assignee"] or {}
+        if raw["team"]["key"].lower() != told.team.lower():
+            return f"it moved to the team {raw['team']['key']}"
+        if raw.get("archivedAt"):
+            return "it is archived"
+        if told.project and told.project.lower() not in (
+            project.get("slugId", "").lower(),
+            project.get("name", "").lower(),
+        ):
+            return f"it is not in the project {told.project}"
+        if self.wanted and not self.wanted & labels:
+            return f"it has not the label {' or '.join(repr(label) for label in told.labels)}"
+        if told.assignee and not _is(who, told.assignee):
+            return f"it is not assigned to {told.assignee}"
+        return ""
+
+    def _ours(self, label: str) -> bool:
+        return label.lower() in self.means or label.lower() in self.wanted
+
+
+def _is(user: Mapping[str, Any], word: str) -> bool:
+    if word.lower() == "me":
+        return bool(user.get("isMe"))
+    return word.lower() in (str(user.get("name", "")).lower(), str(user.get("email", "")).lower())
+
+
+def selection(told: Settings) -> Raw:
+    """The settings as Linear's own filter."""
+    found: list[Raw] = [{"team": {"key": {"eq": told.team}}}]
+    if told.project:
+        found.append({"project": {"or": [{"slugId": {"eq": told.project}}, {"name": {"eqIgnoreCase": told.project}}]}})
+    if told.labels:
+        found.append({"labels": {"some": {"name": {"in": list(told.labels)}}}})
+    if told.assignee:
+        found.append({"assignee": people([told.assignee])})
+    if told.authors:
+        found.append({"creator": people(told.authors)})
+    return {"and": found}
+
+
+def people(words: Sequence[str]) -> Raw:
+    """A filter of users by name or address; "me" is us."""
+    if [word.lower() for word in words] == ["me"]:
+        return {"isMe": {"eq": True}}
+    return {"or": [{"name": {"in": list(words)}}, {"email": {"in": list(words)}}]}
+
+
+def limits(answer: Answer, now: float) -> Limit | None:
+    """Linear says HTTP 400 with RATELIMITED, and the end in epoch milliseconds."""
+    errors = answer.data.get("errors") if isinstance(answer.data, dict) else None
+    codes = {(e.get("extensions") or {}).get("code") for e in errors or [] if isinstance(e, dict)}
+    if answer.status != 429 and "RATELIMITED" not in codes:
+        return None
+    kinds = [kind for kind in ("requests", "complexity") if answer.headers.get(f"x-ratelimit-{kind}-remaining") == "0"]
+    ends = [float(answer.headers.get(f"x-ratelimit-{kind}-reset", 0)) / 1000 - now for kind in kinds]
+    if ends and max(ends) > 0:
+        return Limit(max(ends), f"{' and '.join(kinds)} of this hour are used up")
+    with suppress(ValueError):
+        return Limit(max(float(answer.headers.get("retry-after", UNSAID)), 0.1), "rate limit")
+    return Limit(UNSAID, "rate limit without a stated end")
+
+
+def verify_webhook(raw: bytes, headers: Mapping[str, str], secret: str, now: float) -> str | None:
+    """The delivery's id, None when it is not genuine or older than a minute."""
+    good = hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
+    if not hmac.compare_digest(good.encode(), headers.get("linear-signature", "").encode()):
+        return None
+    try:
+        told = msgspec.json.decode(raw)["webhookTimestamp"] / 1000
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return None
+    return headers.get("linear-delivery") or good if abs(now - told) <= WINDOW else None

@@ -1,0 +1,229 @@
+"""A Linear on loopback: graphql-core executes the official schema; complexity, leaky buckets, RATELIMITED, webhooks."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+from uuid import uuid4
+
+import httpx2 as httpx
+import msgspec
+from aiohttp import web
+from graphql import GraphQLError, GraphQLSchema, build_schema, execute_sync, parse, validate
+
+from nightcrew.testing.company.linear_filter import fits, page, points
+from nightcrew.testing.company.linear_state import Row, State
+from nightcrew.testing.company.standin import Standin
+
+MOST = 10_000  # points of one request
+
+
+class Linear(Standin):
+    """Use it as a block. `state` is what is in the workspace; `costs` are the points of each request.
+
+    `requests` and `complexity` an hour are free; what is beyond is answered HTTP 400 with RATELIMITED.
+    """
+
+    def __init__(self, requests: int = 5000, complexity: float = 3_000_000) -> None:
+        super().__init__()
+        self.state = State(self.turn)
+        self.free = {"requests": float(requests), "complexity": complexity}
+        self.left = dict(self.free)
+        self.costs: list[tuple[str, float]] = []
+
+    @property
+    def address(self) -> str:
+        """Where its GraphQL is."""
+        return f"{self.url}/graphql"
+
+    @cached_property
+    def schema(self) -> GraphQLSchema:
+        text = files("nightcrew.testing.company").joinpath("schemas", "linear.graphql").read_text()
+        return build_schema(text, assume_valid=True)
+
+    def routes(self) -> list[web.RouteDef]:
+        return [self.route("POST", "/graphql", self._graphql)]
+
+    def limit(self) -> web.Response:
+        data = {"errors": [{"message": "Rate limit exceeded", "extensions": {"code": "RATELIMITED"}}]}
+        ends = {
+            "X-RateLimit-Requests-Remaining": "0",
+            "X-RateLimit-Requests-Reset": str(int(time.time() * 1000) + 1000),
+        }
+        return web.json_response(data, status=400, headers=ends)
+
+    def deliver(self, event: str, url: str, secret: str, times: int = 1) -> list[int]:
+        """Send a signed delivery; the statuses of the answers."""
+        body = msgspec.json.encode({"action": "update", "type": event, "webhookTimestamp": int(time.time() * 1000)})
+        signed = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        headers = {"linear-signature": signed, "linear-event": event, "linear-delivery": str(uuid4())}
+        return [httpx.post(url, content=body, headers=headers).status_code for _ in range(times)]
+
+    # -- serving -----------------------------------------------------------------------------------------------------
+    async def _graphql(self, request: web.Request) -> web.Response:
+        asked = msgspec.json.decode(await request.read())
+        with self.turn:
+            login = self.state.tokens.get(request.headers.get("authorization", ""))
+            if not login:
+                return _refused("Authentication required", "AUTHENTICATION_ERROR", 401)
+            return self._answer(asked, login)
+
+    def _answer(self, asked: Row, login: str) -> web.Response:
+        try:
+            document = parse(asked["query"])
+        except GraphQLError as error:
+            self.violations.append(error.message)
+            return _refused(error.message, "GRAPHQL_PARSE_FAILED", 400)
+        if wrong := validate(self.schema, document):
+            self.violations += [one.message for one in wrong]
+            return _refused(wrong[0].message, "GRAPHQL_VALIDATION_FAILED", 400)
+        cost = points(document, asked.get("variables") or {})
+        self.costs.append((document.definitions[0].name.value, cost))  # type: ignore[attr-defined]
+        if cost > MOST:
+            return _refused("Query too complex", "INPUT_ERROR", 400)
+        if self.left["requests"] < 1 or self.left["complexity"] < cost:
+            return self.limit()
+        self.left["requests"] -= 1
+        self.left["complexity"] -= cost
+        for name, user in self.state.users.items():
+            user["isMe"] = name == login
+        done = execute_sync(self.schema, document, self._root(login), variable_values=asked.get("variables"))
+        told: Row = {"data": done.data}
+        if done.errors:
+            told = {"errors": [{"message": e.message, "extensions": {"code": "INPUT_ERROR"}} for e in done.errors]}
+            self.violations += [e.message for e in done.errors if not isinstance(e.original_error, _Refused)]
+        return web.json_response(told, status=400 if done.errors else 200, headers=self._headers(cost))
+
+    def _headers(self, cost: float) -> dict[str, str]:
+        reset = str(int(time.time() * 1000) + 3_600_000)
+        told = {"X-Complexity": f"{cost:.0f}"}
+        for kind in ("requests", "complexity"):
+            told |= {f"X-RateLimit-{kind.title()}-Limit": f"{self.free[kind]:.0f}",
+                     f"X-RateLimit-{kind.title()}-Remaining": f"{max(self.left[kind], 0):.0f}",
+                     f"X-RateLimit-{kind.title()}-Reset": reset}  # fmt: skip
+        return told
+
+    def _root(self, login: str) -> Row:
+        acts = _Acts(self, self.state.users[login])
+        return {
+            "viewer": self.state.users[login], "teams": self._teams, "issues": self._issues, "comments": self._comments,
+            "comment": self._comment, "issueUpdate": acts.update, "commentCreate": acts.say, "issueCreate": acts.create,
+            "commentUpdate": acts.say_anew, "attachmentCreate": acts.attach, "agentActivityCreate": acts.activity,
+            "agentSessionCreateOnIssue": acts.session,
+        }  # fmt: skip
+
+    def _teams(self, _info: object, filter: Row | None = None, **asked: Any) -> Row:  # noqa: A002
+        found = [team for team in self.state.teams.values() if fits(team, filter)]
+        return page([self._team(team) for team in found], asked)
+
+    def _team(self, team: Row) -> Row:
+        return {**team, "states": lambda _i, **asked: page(team["states"], asked),
+                "labels": lambda _i, **asked: page(team["labels"], asked)}  # fmt: skip
+
+    def _issues(self, _info: object, filter: Row | None = None, includeArchived: bool = False, **asked: Any) -> Row:  # noqa: A002
+        rows = sorted(self.state.issues.values(), key=lambda one: one["updatedAt"], reverse=True)
+        found = [one for one in rows if (includeArchived or not one["archivedAt"]) and fits(one, filter)]
+        return page([self._issue(one) for one in found], asked)
+
+    def _issue(self, issue: Row) -> Row:
+        """The row as the schema shows it: its lists are connections."""
+        links = [one for one in self.state.attachments.values() if one["issue"] is issue]
+        relations = [{"id": f"{issue['id']}-{one['id']}", "type": "blocks", "issue": one} for one in issue["blockers"]]
+        return {**issue, "labels": lambda _i, **asked: page(issue["labels"], asked),
+                "attachments": lambda _i, **asked: page(links, asked),
+                "inverseRelations": lambda _i, **asked: page(relations, asked)}  # fmt: skip
+
+    def _comments(self, _info: object, filter: Row | None = None, **asked: Any) -> Row:  # noqa: A002
+        rows = sorted(self.state.comments.values(), key=lambda one: one["createdAt"])
+        return page([one for one in rows if fits(one, filter)], asked)
+
+    def _comment(self, _info: object, id: str = "", hash: str = "") -> Row:  # noqa: A002
+        if id not in self.state.comments:
+            raise _Refused("Entity not found: Comment")
+        return self.state.comments[id]
+
+
+class _Refused(Exception):
+    pass
+
+
+class _Acts:
+    """The mutations, by one user."""
+
+    def __init__(self, linear: Linear, user: Row) -> None:
+        self.linear, self.state, self.user = linear, linear.state, user
+
+    def _found(self, issue: str) -> Row:
+        try:
+            return self.state.named(issue)
+        except StopIteration as error:
+            raise _Refused("Entity not found: Issue") from error
+
+    def update(self, _info: object, id: str, input: Row) -> Row:  # noqa: A002
+        issue, team = self._found(id), self._found(id)["team"]
+        if wanted := input.get("stateId"):
+            issue["state"] = next(one for one in team["states"] if one["id"] == wanted)
+        added = [one for one in team["labels"] if one["id"] in (input.get("addedLabelIds") or ())]
+        gone = set(input.get("removedLabelIds") or ())
+        issue["labels"] = [one for one in issue["labels"] if one["id"] not in gone]
+        issue["labels"] += [one for one in added if one not in issue["labels"]]
+        if delegate := input.get("delegateId"):
+            issue["delegate"] = next(one for one in self.state.users.values() if one["id"] == delegate)
+        self.state.touch(issue)
+        return {"success": True, "issue": self.linear._issue(issue)}
+
+    def create(self, _info: object, input: Row) -> Row:  # noqa: A002
+        if input.get("id") in self.state.issues:
+            raise _Refused("Entity with this id already exists")
+        team = next(one for one in self.state.teams.values() if one["id"] == input["teamId"])
+        labels = [one["name"] for one in team["labels"] if one["id"] in (input.get("labelIds") or ())]
+        state = next((one["name"] for one in team["states"] if one["id"] == input.get("stateId")), "Todo")
+        made = self.state.issue(input["title"], input.get("description") or "", labels, self.user["name"], team["key"],
+                                state, int(input.get("priority") or 0), id=input.get("id") or "")  # fmt: skip
+        return {"success": True, "issue": self.linear._issue(made)}
+
+    def say(self, _info: object, input: Row) -> Row:  # noqa: A002
+        if input.get("id") in self.state.comments:
+            raise _Refused("Entity with this id already exists")
+        issue = self._found(input["issueId"])
+        said = self.state.say(issue["id"], self.user["name"], input["body"], input.get("id") or "")
+        return {"success": True, "comment": said}
+
+    def say_anew(self, _info: object, id: str, input: Row) -> Row:  # noqa: A002
+        said = self.linear._comment(None, id)
+        if said["user"] is not self.user:
+            raise _Refused("Not allowed to edit this comment")
+        said["body"], said["updatedAt"] = input["body"], self.state.now()
+        self.state.touch(said["issue"])
+        return {"success": True, "comment": said}
+
+    def attach(self, _info: object, input: Row) -> Row:  # noqa: A002
+        issue, url = self._found(input["issueId"]), input["url"]
+        same = [one for one in self.state.attachments.values() if one["issue"] is issue and one["url"] == url]
+        made: Row = same[0] if same else {"id": str(uuid4()), "url": url, "issue": issue}
+        made["title"] = input["title"]
+        self.state.attachments[made["id"]] = made
+        self.state.touch(issue)
+        return {"success": True, "attachment": made}
+
+    def session(self, _info: object, input: Row) -> Row:  # noqa: A002
+        if not self.user["app"]:
+            raise _Refused("Only applications have agent sessions")
+        made: Row = {"id": str(uuid4()), "status": "active", "url": None, "issue": self._found(input["issueId"])}
+        self.state.sessions[made["id"]] = made
+        return {"success": True, "agentSession": made}
+
+    def activity(self, _info: object, input: Row) -> Row:  # noqa: A002
+        if input["agentSessionId"] not in self.state.sessions:
+            raise _Refused("Entity not found: AgentSession")
+        self.state.activities[input["id"]] = {"id": input["id"], "content": input["content"],
+                                              "session": input["agentSessionId"]}  # fmt: skip
+        return {"success": True, "agentActivity": self.state.activities[input["id"]]}
+
+
+def _refused(message: str, code: str, status: int) -> web.Response:
+    return web.json_response({"errors": [{"message": message, "extensions": {"code": code}}]}, status=status)
