@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nightcrew.testing.company.sides import BOARDS, FORGES
+from tests.e2e.household import Night
 from tests.e2e.pairs import pair
 
 TICKETS = 12
@@ -35,3 +36,17 @@ def test_a_night_opens_one_pull_request_for_each_ticket_and_shows_it(board: str,
         order = [row[0] for row in one.night.sql(
             "SELECT key FROM attempts JOIN runs ON runs.id = run_id WHERE number = 1 ORDER BY started_at")]  # fmt: skip
         assert all(order.index(keys[n]) > order.index(keys[n - 1]) for n in range(4, TICKETS, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("board", "forge"), [("github", "github"), ("linear", "gitea"), ("gitlab", "gitlab")])
+def test_the_demo_plays_a_whole_company(board: str, forge: str, tmp_path: Path) -> None:
+    night = Night(tmp_path / "home")
+    said = night.run("demo", "--company", "--board", board, "--forge", forge, "--once", "--json", cwd=tmp_path)
+    told = said.json
+    assert (said.code, told["merged"], told["duplicates"], told["violations"]) == (0, 6, 0, [])
+
+
+def test_a_company_that_there_is_not_is_named(tmp_path: Path) -> None:
+    said = Night(tmp_path / "home").run("demo", "--company", "--board", "nobody", cwd=tmp_path)
+    assert "There is no company with nobody and github" in said.sentence

@@ -95,7 +95,7 @@ def preview_data(ahead: Ahead) -> dict[str, Any]:
     return {
         "boards": list(ahead.boards), "counts": counts,
         "taken": [_taken_row(number, one) for number, one in enumerate(taken, 1)],
-        "left_out": [{**_ticket_row(one.ticket), "why": plain(one.why, 400)} for one in left],
+        "left_out": [{**_ticket_row(one.ticket), "why": one_line(one.why)} for one in left],
         "problems": [{"where": where, "message": message} for where, message in ahead.problems.items()],
         "requests": {name: {"sent": c["sent"], "unchanged": c["unchanged"]} for name, c in ahead.requests.items()},
     }  # fmt: skip
@@ -118,7 +118,7 @@ def preview_text(ahead: Ahead, *, everything: bool) -> str:
     parts = [wrapped(_headline(data["counts"], ahead.boards))]
     parts += [_taken_text(data["taken"])] if data["taken"] else []
     parts += [_left_text(data["left_out"], everything=everything)] if data["left_out"] else []
-    parts += ["\n".join(wrapped(f"Cannot read {p['where']}: {p['message']}") for p in data["problems"])]
+    parts += ["\n".join(wrapped(one_line(f"Cannot read {p['where']}: {p['message']}")) for p in data["problems"])]
     parts += [wrapped(f"{_cost(data['requests'])} Nothing was changed.".strip())]
     return "\n\n".join(part for part in parts if part)
 
@@ -172,4 +172,4 @@ def _cost(requests: Mapping[str, Mapping[str, int]]) -> str:
 
 def one_line(text: str) -> str:
     """Untrusted text on one line, without what steers a terminal or turns the direction of writing."""
-    return "".join(char if char.isprintable() else " " for char in plain(text, 200))
+    return "".join(char if char.isprintable() else " " for char in plain(text, 400))

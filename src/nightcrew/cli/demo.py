@@ -20,6 +20,7 @@ import click
 from nightcrew import proc
 from nightcrew.app import App
 from nightcrew.app import run as app_run
+from nightcrew.cli import demo_company
 from nightcrew.cli.demo_scenes import REPOS, SCRIPT, TICKETS
 from nightcrew.cli.live import telling
 from nightcrew.cli.show import COLUMNS, as_json, table, wrapped
@@ -38,9 +39,14 @@ AGENTS = ("scripted", "claude", "codex")
 @click.option(
     "--dir", "folder", type=click.Path(path_type=Path), help="Where to play (default: a new temporary folder)."
 )
+@click.option("--company", is_flag=True, help="Play with a board and a forge that are services, on loopback.")
+@click.option("--board", default="github", show_default=True, help="With --company: which board.")
+@click.option("--forge", default="github", show_default=True, help="With --company: which forge.")
 @as_json
-def demo(agent: str, once: bool, folder: Path | None, as_json: bool) -> None:
+def demo(agent: str, once: bool, folder: Path | None, company: bool, board: str, forge: str, as_json: bool) -> None:
     """Play a small night: three repositories, eight tickets, real commits. Nothing leaves the machine."""
+    if company:
+        sys.exit(demo_company.play(board, forge, once=once, folder=folder, as_json=as_json))
     sys.exit(play(agent, once=once, folder=folder, as_json=as_json))
 
 

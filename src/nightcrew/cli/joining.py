@@ -89,8 +89,9 @@ class Talk:
         wished = guess(remote)
         return self.choose("Where are your tickets?", names, titles, wished if wished in names else FOLDER)[0]
 
-    def choose(self, question: str, ids: Sequence[str], names: Sequence[str], default: str) -> tuple[str, ...]:
-        """Some of these, by number or by id."""
+    def choose(self, question: str, ids: Sequence[str], names: Sequence[str], default: str, *,
+               several: bool = False) -> tuple[str, ...]:  # fmt: skip
+        """One or several of these, by number or by id."""
         self.tell(question)
         for number, name in enumerate(names[:LISTED], 1):
             self.tell(f"  {number:2}  {one_line(name)}")
@@ -98,11 +99,12 @@ class Talk:
             self.tell(f"      and {len(names) - LISTED} more, by name")
         shown = str(ids.index(default) + 1) if default in ids[:LISTED] else default
         while True:
-            words = [word.strip() for word in self.ask("Number or name", shown).split(",") if word.strip()]
-            chosen = tuple(_picked(word, ids) for word in words)
+            said = self.ask("Number or name", shown)
+            words = [word.strip() for word in said.split(",") if word.strip()] if several else [said]
+            chosen = tuple(dict.fromkeys(_picked(word, ids) for word in words))
             if chosen and all(chosen):
-                return tuple(dict.fromkeys(chosen))
-            self.tell(f"There is no such number: 1 to {min(len(ids), LISTED)}.")
+                return chosen
+            self.tell(f"That is none of them: a number is 1 to {min(len(ids), LISTED)}.")
 
     def sure(self, path: Path, joined: Joined | None) -> bool:
         """Whether the file is to be written."""
@@ -156,17 +158,35 @@ def join(name: str, found: Survey, given: Given, talk: Talk) -> Joined:
     told = app_run(_about(wanted))
     talk.tell(wrapped(f"Logged in to {kind.title} as {one_line(str(told['login']))}."))
     wanted = replace(wanted, places=first or _chosen(wanted, found, told, talk), label=_label(given, talk))
-    wanted = replace(wanted, pulls=pulls_for(found.remote, wanted, installed("forges", KINDS), os.environ))
+    names = wanted.places if kind.routes else tuple(filter(None, [str(wanted.more.get("project", ""))]))
+    wanted = replace(
+        wanted, projects=names, pulls=pulls_for(found.remote, wanted, installed("forges", KINDS), os.environ)
+    )
+    missing, ahead = _tried(found, wanted, talk)
+    if more := _projects(wanted, ahead):
+        wanted = replace(wanted, projects=more)
+        missing, ahead = _tried(found, wanted, talk)
+    for said in missing:
+        talk.tell(wrapped(f"Missing: {said}"))
+    talk.tell(f"\n{preview_text(ahead, everything=False)}\n")
+    return Joined(wanted, str(told["login"]), missing, ahead)
+
+
+def _tried(found: Survey, wanted: Wanted, talk: Talk) -> tuple[tuple[str, ...], Ahead]:
+    """What is missing, and what would be taken, by the very file that would be written."""
     with _trial(found, wanted) as app:
         missing = app_run(_missing(app))
         if missing and not talk.asks:
-            raise BoardError(f"The token in {token} is not enough: {' '.join(missing)} Nothing was written.",
-                             hint=f"Give it what is missing, or name another with --token-env. {kind.cure}.")  # fmt: skip
-        for said in missing:
-            talk.tell(wrapped(f"Missing: {said}"))
-        ahead = app_run(look(app, list(app.config.boards), everything=True))
-    talk.tell(f"\n{preview_text(ahead, everything=False)}\n")
-    return Joined(wanted, str(told["login"]), missing, ahead)
+            raise BoardError(f"The token in {wanted.token} is not enough: {' '.join(missing)} Nothing was written.",
+                             hint="Give it that, or name another with --token-env.")  # fmt: skip
+        return missing, app_run(look(app, list(app.config.boards), everything=True))
+
+
+def _projects(wanted: Wanted, ahead: Ahead) -> tuple[str, ...]:
+    """The projects that are to be named: those of tickets that are for us, and lead to no repository; () = no more."""
+    lost = [one.ticket for one in ahead.preview.left_out if one.unrouted]
+    found = dict.fromkeys(ticket.project for ticket in lost if ticket.project)
+    return (*wanted.projects, *found) if found.keys() - set(wanted.projects) else ()
 
 
 async def _about(wanted: Wanted) -> Mapping[str, Any]:
@@ -196,6 +216,8 @@ def _places(kind: Kind, given: Given) -> tuple[str, ...]:
         if values and option not in kind.options:
             known = " or ".join(map(_option, kind.options))
             raise UsageError(f"{_option(option)} means nothing for {kind.title}.", hint=f"Use {known}.")
+        if len(values) > 1 and kind.options[option] in kind.single:
+            raise UsageError(f"{kind.title} takes one {_option(option)}.", hint="Name more in [boards.NAME] tables.")
     return tuple(
         v for option, values in given.places.items() if kind.options.get(option) == kind.places for v in values
     )
@@ -204,7 +226,8 @@ def _places(kind: Kind, given: Given) -> tuple[str, ...]:
 def _more(kind: Kind, given: Given, talk: Talk) -> dict[str, object]:
     """Other settings: those of --set and of further options, and what the kind cannot do without."""
     more: dict[str, object] = dict(given.settings)
-    more |= {kind.options[o]: v for o, v in given.places.items() if v and kind.options[o] != kind.places}
+    further = {kind.options[option]: values for option, values in given.places.items() if values}
+    more |= {key: kind.value(key, values) for key, values in further.items() if key != kind.places}
     for key, what in kind.asks:
         if key not in more and not (key == "url" and given.url):
             more[key] = talk.ask(f"{kind.title} needs {what}")
@@ -222,8 +245,10 @@ def _chosen(wanted: Wanted, found: Survey, told: Mapping[str, Any], talk: Talk) 
     default = remote[1] if own else next(iter(names)) if len(names) == 1 else ""
     if talk.asks:
         names = {**({default: names.get(default, default)} if default else {}), **names}
-        return talk.choose(f"Whose tickets? Choose a {kind.place}, or several separated by commas.", list(names),
-                           list(names.values()), default or next(iter(names), ""))  # fmt: skip
+        several = kind.places not in kind.single
+        question = f"Whose tickets? Choose a {kind.place}{', or several separated by commas' if several else ''}."
+        return talk.choose(question, list(names), list(names.values()), default or next(iter(names), ""),
+                           several=several)  # fmt: skip
     if default:
         return (default,)
     some = ", ".join(list(names)[:LISTED]) or "it may see none"

@@ -68,7 +68,10 @@ class ForgeSide(Protocol):
 
     def clone_url(self) -> str: ...
     def pulls(self) -> list[Opened]: ...
+    def head(self, number: int) -> str: ...
     def merge(self, number: int) -> None: ...
+    def ask(self, number: int, text: str) -> str:
+        """Ada asks for a change; the head it was asked at."""
 
 
 class GitHubSide:
@@ -96,6 +99,15 @@ class GitHubSide:
 
     def merge(self, number: int) -> None:
         self.standin.state.merge(self.name, number)
+
+    def head(self, number: int) -> str:
+        with self.standin.turn:
+            place = self.standin.state.places[self.name]
+            return self.standin.state.head(place, place.issues[number])
+
+    def ask(self, number: int, text: str) -> str:
+        self.standin.state.say(self.name, number, "ada", text)
+        return self.head(number)
 
 
 class GitHubIssues(GitHubSide):
@@ -154,6 +166,15 @@ class GitLabSide:
         with self.standin.turn:
             self.standin.state.merge(self.place, self.place.merges[number])
 
+    def head(self, number: int) -> str:
+        with self.standin.turn:
+            return self.standin.state.head(self.place, self.place.merges[number])
+
+    def ask(self, number: int, text: str) -> str:
+        with self.standin.turn:
+            self.standin.state.note(self.place.merges[number], "ada", text)
+        return self.head(number)
+
 
 class GitLabIssues(GitLabSide):
     """The board."""
@@ -203,6 +224,15 @@ class GiteaSide:
 
     def merge(self, number: int) -> None:
         self.standin.state.merge(self.name, number)
+
+    def head(self, number: int) -> str:
+        with self.standin.turn:
+            place = self.standin.state.places[self.name]
+            return self.standin.state.head(place, place.pulls[number])
+
+    def ask(self, number: int, text: str) -> str:
+        self.standin.state.say(self.name, number, "ada", text)
+        return self.head(number)
 
 
 class LinearTeam:
