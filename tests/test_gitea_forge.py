@@ -22,6 +22,8 @@ from nightcrew.testing.company.standin import CUT, LOST
 from nightcrew.transport import Answer
 from tests.clones import Clone
 
+pytestmark = pytest.mark.slow
+
 WEB = "acme/web"
 PULLS = "/api/v1/repos/{owner}/{repo}/pulls"
 

@@ -20,6 +20,8 @@ from nightcrew.testing.company.standin import ERROR, LATE, LOST
 from nightcrew.transport import Answer
 from tests.clones import Clone
 
+pytestmark = pytest.mark.slow
+
 WEB = "acme/web"
 
 

@@ -23,6 +23,8 @@ from nightcrew.testing.company.gitlab_state import Merge
 from nightcrew.testing.company.standin import LOST
 from nightcrew.transport import Answer
 
+pytestmark = pytest.mark.slow
+
 WEB = "acme/web"
 LIST = "GET /api/v4/projects/{id}/issues"
 LINKS = "GET /api/v4/projects/{id}/issues/{issue_iid}/links"

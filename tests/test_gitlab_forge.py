@@ -20,6 +20,8 @@ from nightcrew.testing.company.gitlab_state import Merge, Place
 from nightcrew.testing.company.standin import LOST
 from tests.clones import Clone
 
+pytestmark = pytest.mark.slow
+
 WEB = "acme/crew/web"
 M = "/api/v4/projects/{id}/merge_requests"
 RETRY = "POST /api/v4/projects/{id}/jobs/{job_id}/retry"

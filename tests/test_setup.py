@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from nightcrew.app import adapter
 from nightcrew.config import load
 from nightcrew.errors import ConfigError
-from nightcrew.setup import Survey, config_text, survey, write_config
+from nightcrew.setup import KINDS, Kind, Pulls, Survey, Wanted, config_text, guess, pulls_for, survey, write_config
 from tests.conftest import AUTHOR, Repository
 
 
@@ -199,3 +201,77 @@ def test_the_state_folder_stays_out_of_git(repo: Repository) -> None:
     assert repo.git("status", "--porcelain", "--untracked-files=all").split() == [
         "??", "nightcrew.toml", "??", "tickets/example.md",
     ]  # fmt: skip
+
+
+# -- boards that are services ------------------------------------------------------------------------------------------
+def wanted(kind: Kind, **more: object) -> Wanted:
+    chosen = {
+        "places": ("acme/web",),
+        "label": "nightcrew",
+        "more": {key: "https://acme.example.com" for key, _, _ in kind.asks},
+    }
+    return Wanted(kind, "MY_TOKEN", **{**chosen, **more})  # type: ignore[arg-type]
+
+
+HERE = {point.name for point in entry_points(group="nightcrew.boards")} & KINDS.keys()
+
+
+@pytest.mark.parametrize("kind", [KINDS[name] for name in sorted(HERE)], ids=sorted(HERE))
+def test_the_file_for_a_service_loads_and_its_adapters_take_it(
+    kind: Kind, repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "s3cret")
+    remote = f"git@{kind.hosts[0]}:acme/web.git" if kind.hosts else "https://github.com/acme/web"
+    pulls = pulls_for(remote, wanted(kind), ["github", "gitlab"], {"GITHUB_TOKEN": "word"})
+    assert pulls is not None
+    file = repo.path / "nightcrew.toml"
+    text = write_config(Survey(repo.path, "main", remote), file, wanted(kind, pulls=pulls))
+    config = load(file, {})
+    ((name, (made, settings)),) = config.boards.items()
+    assert (made, settings[kind.key]) == (kind.name, "$MY_TOKEN")
+    assert adapter("boards", made)(name, settings, repo.path).name == name
+    only = config.repos[0]
+    assert (only.url, only.forge) == (f"https://{(kind.hosts or ('github.com',))[0]}/acme/web.git", pulls.kind)
+    assert adapter("forges", pulls.kind)("hub", config.forges[pulls.kind][1], repo.path).name == "hub"
+    assert "s3cret" not in text
+    assert not (repo.path / "tickets").exists()
+
+
+def test_what_the_address_does_not_say_about_the_repository_is_written(repo: Repository) -> None:
+    plain = wanted(KINDS["github"], projects=("acme/web", "acme/plans"))
+    far = Survey(repo.path, "main", "https://github.com/acme/web.git")
+    parsed = tomllib.loads(config_text(far, repo.path, plain))
+    assert parsed["repos"][0]["projects"] == ["acme/web", "acme/plans"]
+    assert parsed["repos"][0]["path"] == "."
+    with_forge = wanted(KINDS["github"], projects=("acme/web", "acme/plans"), pulls=Pulls("github", "MY_TOKEN"))
+    assert tomllib.loads(config_text(far, repo.path, with_forge))["repos"][0]["projects"] == ["acme/plans"]
+
+
+@pytest.mark.parametrize(
+    ("remote", "kind"),
+    [
+        ("https://github.com/acme/web.git", "github"), ("git@gitlab.com:acme/crew/web.git", "gitlab"),
+        ("ssh://git@gitlab.example.com:2222/acme/web", "gitlab"), ("/srv/github/web.git", ""), ("", ""),
+        ("../gitlab/web", ""), ("https://example.com/github/web", ""), ("C:\\code\\web", ""),
+    ],
+)  # fmt: skip
+def test_the_board_is_guessed_from_the_remote(remote: str, kind: str) -> None:
+    assert guess(remote) == kind
+
+
+@pytest.mark.parametrize(
+    ("remote", "url", "environ", "pulls"),
+    [
+        ("git@github.com:acme/web", "", {}, Pulls("github", "MY_TOKEN")),
+        ("http://127.0.0.1:3000/acme/web.git", "http://127.0.0.1:3000", {}, Pulls("github", "MY_TOKEN", "http://127.0.0.1:3000")),
+        ("git@git.acme.io:acme/web", "https://git.acme.io/api/v3", {}, Pulls("github", "MY_TOKEN", "https://git.acme.io/api/v3")),
+        ("git@github.com:acme/web", "https://git.acme.io/api/v3", {}, None),
+        ("git@gitlab.com:acme/web", "", {}, None),
+        ("git@gitlab.com:acme/web", "", {"GITLAB_TOKEN": "word"}, Pulls("gitlab", "GITLAB_TOKEN")),
+        ("/srv/web.git", "", {"GITLAB_TOKEN": "word"}, None),
+    ],
+)  # fmt: skip
+def test_the_forge_is_where_the_remote_is_and_its_token_there(
+    remote: str, url: str, environ: dict[str, str], pulls: Pulls | None
+) -> None:
+    assert pulls_for(remote, wanted(KINDS["github"], url=url), ["github", "gitlab", "local"], environ) == pulls

@@ -78,6 +78,7 @@ class Answer:
     text: str = ""
     unchanged: bool = False
     next: str = ""  # the address of the next page, as a Link header tells it
+    scope: str = ""  # the places that its request named, separated by spaces
 
 
 @dataclass(frozen=True)
@@ -228,13 +229,13 @@ class Service:
             async for attempt in tries:
                 with attempt:
                     await self._wait_for(scope)
-                    return await self._once(method, path, params, json, etag=etag, safe=safe)
+                    return await self._once(method, path, params, json, etag=etag, safe=safe, scope=scope)
         except _Again as failed:
             raise failed.fault from failed.fault.__cause__
         raise AssertionError("stamina always ends with an answer or an error")
 
     async def _once(self, method: str, path: str, params: Mapping[str, Any] | None, json: Any, *, etag: bool,
-                    safe: bool) -> Answer:  # fmt: skip
+                    safe: bool, scope: str) -> Answer:  # fmt: skip
         client = _here().client
         content = None if json is None else msgspec.json.encode(json)
         sent = client.build_request(method, self._url(path), params=dict(params) if params else None, content=content,
@@ -246,7 +247,7 @@ class Service:
             sent.headers["if-none-match"] = known[0]
         self.counts["sent"] += 1
         try:
-            answer = await self._received(client, sent)
+            answer = replace(await self._received(client, sent), scope=scope)
         except NEVER_ARRIVED as error:
             raise _Again(self._unreachable(error)) from error
         except httpx.TransportError as error:
@@ -313,7 +314,7 @@ class Service:
 
     async def _wait_for(self, scope: str) -> None:
         """Nothing is asked of a service that told us to wait: short waits are sat out, long ones told."""
-        for place in {"", scope}:
+        for place in {"", *scope.split()}:
             until, why = self._closed.get(place, (0.0, ""))
             if (wait := until - self.now()) <= 0:
                 self._closed.pop(place, None)

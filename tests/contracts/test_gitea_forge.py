@@ -15,6 +15,8 @@ from nightcrew.testing.company.gitea import Gitea
 from nightcrew.testing.contracts import FollowingContract, FollowingForge, People, Push
 from tests.clones import Clone
 
+pytestmark = pytest.mark.slow
+
 
 class TestGitea(FollowingContract):
     forgejo = False

@@ -14,6 +14,8 @@ from nightcrew.testing.company.github import GitHub
 from nightcrew.testing.contracts import FollowingContract, FollowingForge, People, Push
 from tests.clones import Clone
 
+pytestmark = pytest.mark.slow
+
 
 class TestGitHub(FollowingContract):
     @pytest.fixture

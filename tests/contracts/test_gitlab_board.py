@@ -13,6 +13,8 @@ from nightcrew.core.model import Ticket
 from nightcrew.testing.company.gitlab import GitLab
 from nightcrew.testing.contracts import BoardContract
 
+pytestmark = pytest.mark.slow
+
 NAME = "acme/web"
 Do = Callable[[Ticket], bool]
 

@@ -13,6 +13,8 @@ from nightcrew.core.model import Ticket
 from nightcrew.testing.company.linear import Linear
 from nightcrew.testing.contracts import BoardContract
 
+pytestmark = pytest.mark.slow
+
 Do = Callable[[Ticket], bool]
 
 

@@ -12,6 +12,8 @@ from nightcrew.testing.company.github import GitHub
 from nightcrew.testing.company.github_state import Issue, Pull
 from tests.e2e.company import CompanyNight, writes
 
+pytestmark = pytest.mark.slow
+
 WEB, KEY = "acme/web", "web#1"
 FIRST = writes("one.txt", "one\n", "Do it")
 

@@ -13,6 +13,8 @@ from tests.e2e.company import CompanyNight, writes
 from tests.e2e.household import PYTHON
 
 WEB, KEY = "acme/web", "web#1"
+pytestmark = pytest.mark.slow
+
 ASKS = """
 import json, os, urllib.error, urllib.request
 

@@ -13,6 +13,8 @@ from nightcrew.testing.company.github_state import Issue, Pull
 from nightcrew.testing.company.standin import CUT, ERROR, LOST
 from tests.e2e.company import CompanyNight, writes
 
+pytestmark = pytest.mark.slow
+
 WEB, KEY = "acme/web", "web#1"
 
 

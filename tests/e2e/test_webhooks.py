@@ -15,6 +15,8 @@ import pytest
 from nightcrew.testing.company.github import GitHub
 from tests.e2e.company import CompanyNight, writes
 
+pytestmark = pytest.mark.slow
+
 WEB, KEY, SECRET = "acme/web", "web#1", "a long secret"
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from nightcrew.app import App
 from nightcrew.core import schedule
 from nightcrew.core.model import PullRequest, Repo, Run, RunState, Ticket, TicketState, branch_for
-from nightcrew.ports import Previewing, Scan, ServedForge
+from nightcrew.ports import Board, Previewing, Scan, Served, ServedForge
 from nightcrew.setup.preview import Known, Preview
 from nightcrew.setup.preview import preview as foreseen
 from nightcrew.store import HEAD, Store, engine_for
@@ -28,6 +28,7 @@ class Ahead:
     preview: Preview
     problems: Mapping[str, str] = field(default_factory=dict)
     requests: Mapping[str, Counter[str]] = field(default_factory=dict)
+    untold: tuple[str, ...] = ()  # boards that do not tell what their selection leaves out, though they were asked
 
 
 async def look(app: App, names: Sequence[str], *, everything: bool = False) -> Ahead:
@@ -46,7 +47,8 @@ async def look(app: App, names: Sequence[str], *, everything: bool = False) -> A
     ours = Preview(tuple(one for one in found.taken if one.ticket.board in names),
                    tuple(one for one in found.left_out if one.ticket.board in names))  # fmt: skip
     problems = {problem.where: problem.message for scan in scans.values() for problem in scan.problems}
-    return Ahead(tuple(names), ours, problems, _requests(app, names))
+    untold = tuple(name for name in names if everything and _silent(app.boards[name]))
+    return Ahead(tuple(names), ours, problems, _requests(app, names), untold)
 
 
 def opened(app: App) -> Store | None:
@@ -113,6 +115,10 @@ async def _twins(app: App, found: Preview, runs: Mapping[str, Run]) -> dict[str,
             if twin := next((pull for pull in pulls if pull.branch != ours and is_for(pull, ticket)), None):
                 twins[name] = twin.url
     return twins
+
+
+def _silent(board: Board) -> bool:
+    return isinstance(board, Served) and not isinstance(board, Previewing)
 
 
 def _begun(ticket: Ticket, runs: Mapping[str, Run]) -> bool:

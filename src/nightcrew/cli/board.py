@@ -118,6 +118,9 @@ def preview_text(ahead: Ahead, *, everything: bool) -> str:
     parts = [wrapped(_headline(data["counts"], ahead.boards))]
     parts += [_taken_text(data["taken"])] if data["taken"] else []
     parts += [_left_text(data["left_out"], everything=everything)] if data["left_out"] else []
+    parts += [
+        wrapped(f"Board {name} does not tell what its selection leaves out.") for name in ahead.untold if everything
+    ]
     parts += ["\n".join(wrapped(one_line(f"Cannot read {p['where']}: {p['message']}")) for p in data["problems"])]
     parts += [wrapped(f"{_cost(data['requests'])} Nothing was changed.".strip())]
     return "\n\n".join(part for part in parts if part)

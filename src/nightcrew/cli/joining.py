@@ -155,7 +155,8 @@ def join(name: str, found: Survey, given: Given, talk: Talk) -> Joined:
                           hint=f"{kind.cure}, then: export {token}=..., or name another with --token-env.")  # fmt: skip
     first = _places(kind, given)
     wanted = Wanted(kind, token, first, url=given.url, more=_more(kind, given, talk))
-    told = app_run(_about(wanted))
+    nowhere = (kind.any_place,) if kind.any_place and not first else first
+    told = app_run(_about(replace(wanted, places=nowhere)))
     talk.tell(wrapped(f"Logged in to {kind.title} as {one_line(str(told['login']))}."))
     wanted = replace(wanted, places=first or _chosen(wanted, found, told, talk), label=_label(given, talk))
     names = wanted.places if kind.routes else tuple(filter(None, [str(wanted.more.get("project", ""))]))
@@ -228,8 +229,9 @@ def _more(kind: Kind, given: Given, talk: Talk) -> dict[str, object]:
     more: dict[str, object] = dict(given.settings)
     further = {kind.options[option]: values for option, values in given.places.items() if values}
     more |= {key: kind.value(key, values) for key, values in further.items() if key != kind.places}
-    for key, what in kind.asks:
-        if key not in more and not (key == "url" and given.url):
+    for key, what, unless in kind.asks:
+        needed = key not in more and not (key == "url" and given.url)
+        if needed and unless not in {f"{name}={value}" for name, value in more.items()}:
             more[key] = talk.ask(f"{kind.title} needs {what}")
             if not more[key]:
                 option = "--url ..." if key == "url" else f"--set {key}=..."

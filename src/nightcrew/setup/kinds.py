@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -21,7 +21,14 @@ class Kind:
     options: Mapping[str, str]  # option of `init` -> the setting it gives; the first one names places
     hosts: tuple[str, ...] = ()
     key: str = "token"  # the setting that holds the credential
-    asks: tuple[tuple[str, str], ...] = ()  # further settings it needs: (setting, what to ask for)
+    asks: tuple[tuple[str, str, str], ...] = ()  # what it needs besides: (setting, in words, "" or KEY=VALUE without)
+    single: frozenset[str] = frozenset()  # settings that take one name, not a list
+    routes: bool = True  # a ticket's project is the place it is in
+    any_place: str = ""  # what is named while none is chosen yet, where the adapter insists on one
+
+    def value(self, setting: str, names: Sequence[str]) -> object:
+        """These names as that setting takes them."""
+        return (names[0] if names else "") if setting in self.single else tuple(names)
 
 
 KINDS: dict[str, Kind] = {
@@ -32,7 +39,14 @@ KINDS: dict[str, Kind] = {
              {"repo_slug": "repos"}, ("github.com",)),
         Kind("gitlab", "GitLab issues", "GITLAB_TOKEN", "projects", "project",
              "Make one at https://gitlab.com/-/user_settings/personal_access_tokens (scope: api)",
-             {"project": "projects", "repo_slug": "projects"}, ("gitlab.com",)),
+             {"project": "projects", "repo_slug": "projects"}, ("gitlab.com",), any_place="any/any"),
+        Kind("linear", "Linear", "LINEAR_API_KEY", "team", "team",
+             "Make a personal API key in Linear under Settings, Security & access (read, write)",
+             {"team": "team", "project": "project"}, single=frozenset({"team", "project"}), routes=False),
+        Kind("jira", "Jira", "JIRA_TOKEN", "projects", "project",
+             "Make an API token at https://id.atlassian.com/manage-profile/security/api-tokens",
+             {"project": "projects"}, asks=(("url", "the address of its site, like https://acme.atlassian.net", ""),
+                   ("email", "the address of the login whose token it is", "api=data-center"))),
     )
 }  # fmt: skip
 
@@ -57,10 +71,11 @@ class Wanted:
     url: str = ""  # "" = the service's usual address
     more: Mapping[str, object] = field(default_factory=dict)
     pulls: Pulls | None = None  # None: they stay on this machine
+    projects: tuple[str, ...] = ()  # whose tickets belong to the repository, besides those it finds by its address
 
     def settings(self) -> dict[str, object]:
         """Its table, as an adapter takes it."""
-        table: dict[str, object] = {self.kind.places: self.places, **self.more}
+        table: dict[str, object] = {self.kind.places: self.kind.value(self.kind.places, self.places), **self.more}
         table |= {"labels": (self.label,)} if self.label else {}
         table |= {self.kind.key: f"${self.token}"}
         return table | ({"url": self.url} if self.url else {})

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from nightcrew.core.dispatch import agents_for, plan
-from nightcrew.core.model import Policy, Run, RunState, Ticket, TicketState, branch_for
+from nightcrew.core.model import Attempt, Policy, Run, RunState, Ticket, TicketState, branch_for
 from nightcrew.core.route import route
 from nightcrew.core.schedule import decide, run_id
-from nightcrew.core.view import Adopt, Reopen, Stop, View
+from nightcrew.core.view import Adopt, Fail, Refresh, Reopen, Start, Stop, View
 
 LAST = datetime.max.replace(tzinfo=UTC)
 WORKING, READY, WAITS, STUCK = "working", "ready", "waits", "stuck"
@@ -45,6 +45,7 @@ class LeftOut:
 
     ticket: Ticket
     why: str
+    unrouted: bool = False  # it is for us, and no repository is
 
 
 @dataclass(frozen=True)
@@ -67,89 +68,121 @@ def preview(view: View, now: datetime, policy: Policy, known: Known | None = Non
             others: Sequence[Ticket] = ()) -> Preview:  # fmt: skip
     """Say which tickets of the view would be taken, and why each other one, those of `others` too, would not.
 
-    Exact for what is known now: a ticket that waits for a blocker comes behind it, as if that were merged.
+    Exact for what is known now; a ticket that waits for others comes behind all that wait for nothing but a slot.
     """
     known = known or Known()
-    runs, left = _decided(view, now, policy)
+    look = _first_look(view, now, policy)
     for name, url in known.twins.items():
-        if name in runs:
-            left[name] = f"{url} is open for it already"
-            del runs[name]
-    after = replace(view, runs=tuple(runs.values()))
+        look.leave(name, f"{url} is open for it already")
     tickets = {run_id(ticket): ticket for ticket in view.tickets}
-    taken = tuple(_taken(after, now, policy, known.held, tickets))
-    left |= {run.id: _ended(run) for run in runs.values() if run.state not in (RunState.QUEUED, RunState.WORKING)}
-    out = {run_id(t): LeftOut(t, why) for t in view.tickets if (why := _why(t, left, runs))}
-    out |= {name: LeftOut(_ticket_of(run), left[name]) for run in view.runs
-            if (name := run.id) in left and name not in tickets and run.ticket_id in view.gone}  # fmt: skip
+    taken = tuple(_taken(view, look, now, policy, known.held))
+    ended = (run for run in look.runs.values() if run.state not in (RunState.QUEUED, RunState.WORKING))
+    left = {run.id: _ended(run) for run in ended} | look.left
+    out = {run_id(t): LeftOut(t, why, _unrouted(t, view, look.runs))
+           for t in view.tickets if (why := _why(t, left, look.runs))}  # fmt: skip
+    out |= {run.id: LeftOut(_ticket_of(run), left[run.id]) for run in view.runs
+            if run.id in left and run.id not in tickets and run.ticket_id in view.gone}  # fmt: skip
     seen = out.keys() | tickets.keys()
     more = [LeftOut(t, t.left or SHOWN[t.state]) for t in others if run_id(t) not in seen]
     return Preview(taken, (*out.values(), *more))
 
 
-def _decided(view: View, now: datetime, policy: Policy) -> tuple[dict[str, Run], dict[str, str]]:
-    """The runs after the first look of a night, and why some are not to be worked."""
-    runs, left = {run.id: run for run in view.runs}, dict[str, str]()
+@dataclass
+class _Look:
+    """What the first look of a night does: the runs after it, why some are not to be worked, what it starts."""
+
+    runs: dict[str, Run]
+    left: dict[str, str] = field(default_factory=dict)
+    starts: dict[str, Start] = field(default_factory=dict)
+
+    def leave(self, name: str, why: str) -> None:
+        if self.runs.pop(name, None):
+            self.left[name] = why
+            self.starts.pop(name, None)
+
+
+def _first_look(view: View, now: datetime, policy: Policy) -> _Look:
+    look = _Look({run.id: run for run in view.runs})
     for action in decide(view, now, policy):
         match action:
             case Adopt(ticket, repo, reason):
-                if repo:
-                    runs[run_id(ticket)] = _run(ticket, repo, reason)
-                else:
-                    left[run_id(ticket)] = reason
+                look.runs[run_id(ticket)] = _run(ticket, repo, reason)
+            case Refresh(run, t):
+                look.runs[run.id] = replace(run, priority=t.priority, labels=t.labels, blocked_by=t.blocked_by)
             case Reopen(run):
-                runs[run.id] = replace(run, state=RunState.QUEUED, not_before=None)
-            case Stop(run, why):
-                left[run.id] = why
-                runs.pop(run.id, None)
+                look.runs[run.id] = replace(run, state=RunState.QUEUED, not_before=None)
+            case Stop(run, why) | Fail(run, why):
+                look.leave(run.id, why)
+            case Start(run):
+                look.starts[run.id] = action
             case _:
                 pass
-    return runs, left
+    return look
 
 
 def _run(ticket: Ticket, repo: str, reason: str) -> Run:
     return Run(
         run_id(ticket), ticket.board, ticket.id, ticket.key, ticket.title, repo,
-        branch_for(ticket.board, ticket.id, ticket.key), state=RunState.QUEUED, reason=reason,
+        branch_for(ticket.board, ticket.id, ticket.key), reason=reason,
+        state=RunState.QUEUED if repo else RunState.UNROUTED,
         priority=ticket.priority, labels=ticket.labels, blocked_by=ticket.blocked_by, created_at=ticket.created_at,
     )  # fmt: skip
 
 
-def _taken(view: View, now: datetime, policy: Policy, held: Mapping[str, str],
-           tickets: Mapping[str, Ticket]) -> Iterator[Taken]:  # fmt: skip
-    told = plan(view, (), now, policy)
-    starts = {start.run.id for start in told.starts}
+def _taken(view: View, look: _Look, now: datetime, policy: Policy, held: Mapping[str, str]) -> Iterator[Taken]:
+    after = replace(view, runs=tuple(look.runs.values()))
+    told = plan(_begun(after, look), (), now, policy)
+    starts = look.starts.keys() | {start.run.id for start in told.starts}
     reasons = {**told.held, **held}
-    names = {word: run.key for run in view.runs for word in (run.ticket_id, run.key)}
-    names |= {ticket.id: ticket.key for ticket in tickets.values()}
+    tickets = {run_id(ticket): ticket for ticket in view.tickets}
+    names = {word: run.key for run in after.runs for word in (run.ticket_id, run.key)}
+    names |= {ticket.id: ticket.key for ticket in view.tickets}
 
     def shown(run: Run, stage: str) -> Taken:
         ticket = tickets.get(run.id) or _ticket_of(run)
-        found = route(ticket, view.repos)
-        same = found.repo is not None and found.repo.name == run.repo
-        rule = next((step.rule for step in found.steps if step.outcome == "match"), "") if same else ""
-        return Taken(ticket, run.repo, rule, stage, _waits(run, view, stage, reasons, names))
+        return Taken(ticket, run.repo, _rule(ticket, run, view), stage, _waits(run, view, stage, reasons, names))
 
-    working = sorted((run for run in view.runs if run.state is RunState.WORKING), key=_order)
+    working = sorted((run for run in after.runs if run.state is RunState.WORKING), key=_order)
     yield from (shown(run, WORKING) for run in working)
-    queue, stuck = _in_order(view)
+    queue, stuck = _in_order(after, look)
     yield from (shown(run, READY if run.id in starts else WAITS) for run in queue)
     yield from (shown(run, STUCK) for run in stuck)
 
 
-def _in_order(view: View) -> tuple[list[Run], list[Run]]:
-    """The waiting runs in the order in which they would start one by one, and those that would not by themselves."""
+def _begun(view: View, look: _Look) -> View:
+    """The same once what the first look starts is at work: it was queued before, so it is ahead of what is new."""
+    runs = (replace(run, state=RunState.WORKING) if run.id in look.starts else run for run in view.runs)
+    at_work = (Attempt(s.run.id, s.run.attempts + 1, s.agent, s.model, "", s.resume, 0) for s in look.starts.values())
+    return replace(view, runs=tuple(runs), attempts=(*view.attempts, *at_work))
+
+
+def _rule(ticket: Ticket, run: Run, view: View) -> str:
+    """Which rule leads to the run's repository, "" when none does any more."""
+    found = route(ticket, view.repos)
+    same = found.repo is not None and found.repo.name == run.repo
+    return next((step.rule for step in found.steps if step.outcome == "match"), "") if same else ""
+
+
+def _in_order(view: View, look: _Look) -> tuple[list[Run], list[Run]]:
+    """The waiting runs in the order in which they would start one by one, and those that would not by themselves.
+
+    What is behind a blocker comes after all that is not: a pull request is not merged before somebody looked at it.
+    """
     waiting = sorted((run for run in view.runs if run.state is RunState.QUEUED), key=_order)
-    going = (run for run in view.runs if run.state in (RunState.WORKING, RunState.IN_REVIEW))
-    done = {*view.finished, *(word for run in going for word in (run.ticket_id, run.key))}
-    able = [run for run in waiting if _able(run, view)]
-    queue: list[Run] = []
-    while following := next((run for run in able if done.issuperset(run.blocked_by)), None):
-        able.remove(following)
-        queue.append(following)
-        done |= {following.ticket_id, following.key}
-    placed = {run.id for run in queue}
-    return queue, [run for run in waiting if run.id not in placed]
+    able = [run for run in waiting if run.id not in look.starts and _able(run, view)]
+    wave = [run for run in able if view.finished.issuperset(run.blocked_by)]
+    queue = [*(look.runs[name] for name in look.starts), *wave]
+    going = [run for run in view.runs if run.state in (RunState.WORKING, RunState.IN_REVIEW)]
+    done = {*view.finished, *_names([*queue, *going])}
+    while wave := [run for run in able if run not in queue and done.issuperset(run.blocked_by)]:
+        queue += wave
+        done |= _names(wave)
+    return queue, [run for run in waiting if run not in queue]
+
+
+def _names(runs: Iterable[Run]) -> set[str]:
+    """What blockers may be called."""
+    return {word for run in runs for word in (run.ticket_id, run.key)}
 
 
 def _able(run: Run, view: View) -> bool:
@@ -175,7 +208,7 @@ def _ended(run: Run) -> str:
     if run.state is RunState.IN_REVIEW:
         return f"its pull request #{run.pull_request} waits for review"
     if run.state is RunState.UNROUTED:
-        return run.reason
+        return run.reason or "no rule names a repository for it"
     return f"{run.state.value}: {run.reason}" if run.reason else run.state.value
 
 
@@ -185,6 +218,12 @@ def _why(ticket: Ticket, left: Mapping[str, str], runs: Collection[str]) -> str:
     if name in left:
         return left[name]
     return "" if name in runs else ticket.left or SHOWN[ticket.state]
+
+
+def _unrouted(ticket: Ticket, view: View, runs: Mapping[str, Run]) -> bool:
+    run = runs.get(run_id(ticket))
+    waiting = run.state is RunState.UNROUTED if run else ticket.state is TicketState.OPEN
+    return waiting and route(ticket, view.repos).repo is None
 
 
 def _ticket_of(run: Run) -> Ticket:

@@ -57,11 +57,10 @@ def _source(found: Survey, home: Path, wanted: Wanted | None) -> str:
 
 
 def _projects(found: Survey, wanted: Wanted | None) -> str:
-    """Places whose tickets do not find the repository by themselves."""
-    url = over_http(found.remote) if wanted and wanted.pulls else ""
-    repo = Repo("it", url)
-    places = wanted.places if wanted else ()
-    lost = [place for place in places if route(Ticket("", "", "", "", project=place), [repo]).repo is None]
+    """Projects whose tickets do not find the repository by its address."""
+    repo = Repo("it", over_http(found.remote) if wanted and wanted.pulls else "")
+    named = wanted.projects if wanted else ()
+    lost = [name for name in named if route(Ticket("", "", "", "", project=name), [repo]).repo is None]
     return f"projects = {_value(lost)}" if lost else "# projects = []"
 
 

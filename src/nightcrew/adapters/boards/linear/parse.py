@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delegate: bool = True  # an app shows that it works an issue by being its delegate
     agent_sessions: bool = True  # an app tells what it does in an agent session
     webhook_secret: str = ""  # "$NAME"; "" = deliveries are not believed
-    url: str = API
+    url: str = API  # where its GraphQL is
 
 
 class Reader:
