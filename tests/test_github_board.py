@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from graphql import build_schema, parse, validate
 
 from nightcrew import transport
-from nightcrew.adapters.boards.github import GitHubBoard
+from nightcrew.adapters import github_api
+from nightcrew.adapters.boards.github import GitHubBoard, project
 from nightcrew.adapters.boards.github.memory import WHOLE_EVERY
 from nightcrew.core.model import TicketState
 from nightcrew.errors import BoardError, ConfigError
@@ -181,3 +183,65 @@ async def test_what_it_may_not_do_is_told(github: GitHub, monkeypatch: pytest.Mo
 def test_settings_that_cannot_be_used_are_named(github: GitHub, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         board(github, **settings)
+
+
+@pytest.mark.parametrize("query", [project.OF_ORGANIZATION, project.OF_USER, project.MOVE, project.ADD])
+def test_every_request_fits_the_official_schema(query: str) -> None:
+    schemas = Path(github_api.__file__).parents[1] / "testing/company/schemas"
+    schema = build_schema((schemas / "github.graphql").read_text(), assume_valid=True)
+    assert validate(schema, parse(query)) == []
+
+
+# -- projects ----------------------------------------------------------------------------------------------------------
+async def test_in_a_project_its_status_says_what_is_taken_and_how_far_it_is(github: GitHub) -> None:
+    cards = github.state.board("acme", 7, ("Backlog", "Todo", "In Progress", "In Review", "Done"))
+    for n, status in enumerate(("Todo", "Backlog", "In Progress", "", "Done"), 1):
+        github.state.issue(WEB, f"Ticket {n}", author="eve")
+        github.state.card(cards, WEB, n, status)
+    github.state.issue(WEB, "Not in it")
+    one = board(github, project="acme/7")
+    states = {t.title: t.state for t in (await one.scan()).tickets}
+    assert states == {"Ticket 1": TicketState.OPEN, "Ticket 2": TicketState.OTHER, "Ticket 3": TicketState.WORKING,
+                      "Ticket 4": TicketState.OTHER}  # fmt: skip
+    (left,) = [t.left for t in await one.fetch([f"{WEB}#6"])]
+    assert left == "it is not in the project acme/7"
+
+
+async def test_a_move_moves_the_card_and_what_has_no_status_is_a_label(github: GitHub) -> None:
+    cards = github.state.board("acme", 7)
+    issue = github.state.issue(WEB, "One")
+    item = github.state.card(cards, WEB, 1, "Todo")
+    for state, status, labels in (
+        (TicketState.WORKING, "In Progress", []), (TicketState.REVIEW, "In Progress", ["nightcrew: review"]),
+        (TicketState.BLOCKED, "In Progress", ["nightcrew: blocked"]), (TicketState.DONE, "Done", []),
+    ):  # fmt: skip
+        await board(github, project="acme/7").move(f"{WEB}#1", state, "note")
+        assert (cards.cards[item][2], issue.labels) == (status, labels)
+        assert [t.state for t in await board(github, project="acme/7").fetch([f"{WEB}#1"])] == [state]
+    assert issue.state == "closed"
+
+
+async def test_a_new_ticket_is_put_into_the_project(github: GitHub) -> None:
+    cards = github.state.board("acme", 7)
+    one = board(github, project="acme/7")
+    ticket = await one.add("New")
+    assert ticket.state is TicketState.OPEN
+    assert list(cards.cards.values()) == [[WEB, 1, "Todo", False]]
+    assert [t.id for t in (await board(github, project="acme/7").scan()).tickets] == [ticket.id]
+
+
+async def test_a_persons_project_is_found_and_one_that_is_not_there_is_named(github: GitHub) -> None:
+    github.state.board("ada", 3)
+    assert (await board(github, project="ada/3").scan()).tickets == ()
+    with pytest.raises(BoardError, match="no project acme/9"):
+        await board(github, project="acme/9").scan()
+    with pytest.raises(ConfigError, match="'acme' is no project"):
+        board(github, project="acme")
+
+
+async def test_a_project_of_more_than_a_hundred_is_read_whole(github: GitHub) -> None:
+    cards = github.state.board("acme", 7)
+    for n in range(1, 131):
+        github.state.issue(WEB, f"Ticket {n}")
+        github.state.card(cards, WEB, n, "Todo")
+    assert len((await board(github, project="acme/7").scan()).tickets) == 130

@@ -68,7 +68,7 @@ LOOKS = [
     "route ASTRAY", "report", "classify --agent command --exit-code 1 out.jsonl", "pr list", "pr list --all",
     "pr show 1 --repo good", "pr diff 1 --repo good", "pr comment 1 hello --repo good", "rescue list",
     "rescue restore FAILS", "doctor --no-agents", "pause", "resume", "lanes", "spend", "conflicts", "clean --dry-run",
-    "lanes resume", "add Another", "up --once", "retry FAILS",
+    "lanes resume", "add Another", "up --once", "retry FAILS", "board preview", "board preview --all", "board check",
 ]  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_every_command_was_asked_for_json():
     assert {words.split()[0] for words in LOOKS} | elsewhere == set(COMMANDS)
 
 
-READ = ["status", "pr list --all", "rescue list", "doctor --no-agents", "lanes", "spend"]
+READ = ["status", "pr list --all", "rescue list", "doctor --no-agents", "lanes", "spend", "board preview"]
 
 
 @pytest.mark.parametrize("words", [*READ, "show ONE"])

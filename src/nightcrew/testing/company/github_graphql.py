@@ -10,7 +10,7 @@ from typing import Any
 
 from graphql import GraphQLError, GraphQLSchema, build_schema, execute_sync, parse, validate
 
-from nightcrew.testing.company.github_state import WRITES, CheckRun, Issue, Place, Said, State
+from nightcrew.testing.company.github_state import WRITES, Board, CheckRun, Issue, Place, Said, State
 
 Json = dict[str, Any]
 ROLLS_UP = {"failure": "FAILURE", "cancelled": "FAILURE", "timed_out": "FAILURE", "success": "SUCCESS",
@@ -50,6 +50,10 @@ class GraphQL:
         return {
             "viewer": {"login": login, "__typename": "User"},
             "repository": lambda _i, owner, name, **_: self._repository(f"{owner}/{name}", login),
+            "organization": lambda _i, login: self._owner(login, "Organization"),
+            "user": lambda _i, login: self._owner(login, "User"),
+            "updateProjectV2ItemFieldValue": lambda _i, input: acts.move_card(input),  # noqa: A006
+            "addProjectV2ItemById": lambda _i, input: acts.add_card(input),  # noqa: A006
             "markPullRequestReadyForReview": lambda _i, input: acts.draft(input, draft=False),  # noqa: A006
             "convertPullRequestToDraft": lambda _i, input: acts.draft(input, draft=True),  # noqa: A006
             "enablePullRequestAutoMerge": lambda _i, input: acts.auto(input),  # noqa: A006
@@ -65,6 +69,43 @@ class GraphQL:
         allowed = "WRITE" if self.state.association(login) in WRITES else "READ"
         return {"viewerPermission": allowed, "autoMergeAllowed": True, "nameWithOwner": name, "id": f"R_{name}",
                 "pullRequest": lambda _i, number: self._pull(place, number)}  # fmt: skip
+
+    def _owner(self, login: str, kind: str) -> Json:
+        """An owner of projects; organizations own places, people do not."""
+        company = any(name.partition("/")[0] == login for name in self.state.places)
+        if company != (kind == "Organization"):
+            raise _Refused(f"Could not resolve to {kind} with the login of '{login}'.", "NOT_FOUND")
+        return {"__typename": kind, "login": login, "projectV2": lambda _i, number: self._project(login, number)}
+
+    def _project(self, login: str, number: int) -> Json:
+        board = self.state.boards.get((login, number))
+        if board is None:
+            raise _Refused(f"Could not resolve to a ProjectV2 with the number {number}.", "NOT_FOUND")
+        options = [{"id": f"opt-{name}", "name": name} for name in board.options]
+        status = {
+            "__typename": "ProjectV2SingleSelectField",
+            "id": f"F_{board.id}",
+            "name": "Status",
+            "options": options,
+        }
+        return {"id": board.id, "title": "Work", "updatedAt": self.state.now(), "closed": False,
+                "fields": lambda _i, **_: _last([status], 30),
+                "items": lambda _i, first=20, after=None, **_: self._cards(board, first, after)}  # fmt: skip
+
+    def _cards(self, board: Board, first: int, after: str | None) -> Json:
+        items = list(board.cards)
+        start = items.index(after) + 1 if after in items else 0
+        shown, more = items[start : start + first], start + first < len(items)
+        return {"totalCount": len(items), "nodes": [self._card(board, item) for item in shown],
+                "pageInfo": {"hasNextPage": more, "endCursor": shown[-1] if shown else None}}  # fmt: skip
+
+    def _card(self, board: Board, item: str) -> Json:
+        name, number, status, archived = board.cards[item]
+        value = {"__typename": "ProjectV2ItemFieldSingleSelectValue", "name": status, "optionId": f"opt-{status}"}
+        return {"id": item, "type": "ISSUE", "isArchived": archived, "updatedAt": self.state.now(),
+                "fieldValueByName": lambda _i, **_: value if status else None,
+                "content": {"__typename": "Issue", "number": number,
+                            "repository": {"nameWithOwner": name}}}  # fmt: skip
 
     def _pull(self, place: Place, number: int) -> Json:
         issue = place.issues.get(number)
@@ -175,6 +216,24 @@ class _Acts:
                                    and _number(node) in issue.threads)):  # fmt: skip
                     return place, issue
         raise _Refused(f"Could not resolve to a node with the global id of '{node}'.", "NOT_FOUND")
+
+    def _board(self, node: str) -> Board:
+        if not self.may:
+            raise _Refused("Resource not accessible by personal access token", "FORBIDDEN")
+        return next(one for one in self.state.boards.values() if one.id == node)
+
+    def move_card(self, asked: Json) -> Json:
+        board = self._board(asked["projectId"])
+        board.cards[asked["itemId"]][2] = asked["value"]["singleSelectOptionId"].removeprefix("opt-")
+        return {"projectV2Item": self.graphql._card(board, asked["itemId"])}
+
+    def add_card(self, asked: Json) -> Json:
+        board, node = self._board(asked["projectId"]), asked["contentId"]
+        both = (
+            (p.name, i.number) for p in self.state.places.values() for i in p.issues.values() if f"I_{i.id}" == node
+        )
+        item = self.state.card(board, *next(both))
+        return {"item": self.graphql._card(board, item)}
 
     def draft(self, asked: Json, *, draft: bool) -> Json:
         place, issue = self._found(asked["pullRequestId"])

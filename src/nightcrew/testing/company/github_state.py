@@ -92,6 +92,15 @@ class Issue:
 
 
 @dataclass
+class Board:
+    """A project (v2): what is in it, and the status of each."""
+
+    id: str
+    options: tuple[str, ...]
+    cards: dict[str, list[object]] = field(default_factory=dict)  # item id -> [repository, number, status, archived]
+
+
+@dataclass
 class Place:
     """One repository."""
 
@@ -112,6 +121,7 @@ class State:
         self.root, self.turn = root, turn
         self.clock = clock or (lambda: datetime.now(UTC))
         self.places: dict[str, Place] = {}
+        self.boards: dict[tuple[str, int], Board] = {}  # by owner and number
         self.access = {
             "nightcrew": "COLLABORATOR",
             "ada": "MEMBER",
@@ -120,7 +130,9 @@ class State:
             "nightcrew[bot]": "COLLABORATOR",
         }
         self.tokens = {"ghp_nightcrew": "nightcrew", "ghp_ada": "ada", "ghp_eve": "eve"}
-        self.scopes: dict[str, str] = {}  # login -> what its token may do; "" for a fine-grained one, which does not say
+        self.scopes: dict[
+            str, str
+        ] = {}  # login -> what its token may do; "" for a fine-grained one, which does not say
         self.bots = {"lint-bot", "nightcrew[bot]"}
         self.apps: dict[str, bytes] = {}  # id -> its public key; an installation's tokens are nightcrew[bot]'s
         self._ids = itertools.count(1001)
@@ -148,6 +160,23 @@ class State:
         if not known:
             place.labels[name] = self.id()
         return known or name
+
+    # -- projects ------------------------------------------------------------------------------------------------------
+    def board(self, owner: str, number: int, options: tuple[str, ...] = ("Todo", "In Progress", "Done")) -> Board:
+        """A new project with these statuses."""
+        with self.turn:
+            self.boards[owner, number] = Board(f"PVT_{number}", options)
+            return self.boards[owner, number]
+
+    def card(self, board: Board, name: str, number: int, status: str = "") -> str:
+        """The issue's card, put into the project when it is not there; with a status it is moved."""
+        with self.turn:
+            there = [i for i, (repo, n, *_) in board.cards.items() if (repo, n) == (name, number)]
+            item = there[0] if there else f"PVTI_{self.id()}"
+            board.cards.setdefault(item, [name, number, "", False])
+            if status:
+                board.cards[item][2] = status
+            return item
 
     # -- issues --------------------------------------------------------------------------------------------------------
     def issue(self, name: str, title: str, body: str = "", labels: tuple[str, ...] = (), author: str = "ada",

@@ -15,9 +15,9 @@ from typing import Any
 from uuid import uuid4
 
 import httpx2 as httpx
-import jsonschema
 import msgspec
 from aiohttp import web
+from jsonschema import Draft4Validator  # type: ignore[import-untyped]
 
 from nightcrew.testing.company.jira_rest import CLOUD, DATA_CENTER, Asked, Handler
 from nightcrew.testing.company.jira_state import State, Wrong
@@ -45,9 +45,10 @@ class Jira(Standin):
         self._writes: dict[str, deque[float]] = {}
 
     @cached_property
-    def _documents(self) -> jsonschema.Draft4Validator:
+    def _documents(self) -> Any:
+        """Says whether a body is a document, by Atlassian's own schema."""
         raw = files("nightcrew.testing.company").joinpath("schemas", "adf.json").read_bytes()
-        return jsonschema.Draft4Validator(msgspec.json.decode(raw))
+        return Draft4Validator(msgspec.json.decode(raw))
 
     def routes(self) -> list[web.RouteDef]:
         found = [
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8032)
     jira = Jira().start(parser.parse_args().port)
     jira.state.project("ENG")
-    print(f"{jira.url}, project ENG; Cloud: nightcrew@acme.example with jira-nightcrew, else that token; Ctrl-C ends it")
+    print(f"{jira.url}, project ENG; nightcrew@acme.example (Cloud), token jira-nightcrew; Ctrl-C ends it")
     try:
         while True:
             time.sleep(3600)

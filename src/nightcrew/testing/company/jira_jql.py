@@ -19,7 +19,7 @@ class Query:
 
     def __init__(self, state: State, login: str, text: str) -> None:
         self.state, self.login = state, login
-        self.words = [word for word in TOKEN.findall(text) if word]
+        self.words: list[str] = [word for word in TOKEN.findall(text) if word]
         self.bounded = False
         self.order: list[tuple[str, bool]] = []
         self.fits: Fits = lambda issue: True
@@ -34,17 +34,17 @@ class Query:
         """Those that fit, in order."""
         found = [issue for issue in issues if self.fits(issue)]
         for name, falling in reversed(self.order):
-            found.sort(key=lambda issue: _rank(issue, name), reverse=falling)
+            found.sort(key=RANKS[name], reverse=falling)
         return found
 
     # -- reading -------------------------------------------------------------------------------------------------------
     def _next(self) -> str:
-        return self.words[0].lower() if self.words else ""
+        return str(self.words[0]).lower() if self.words else ""
 
     def _take(self) -> str:
         if not self.words:
             raise Wrong(400, "Error in the JQL Query: the query ends too early.")
-        return self.words.pop(0)
+        return str(self.words.pop(0))
 
     def _any(self) -> Fits:
         parts = [self._all()]
@@ -104,12 +104,14 @@ class Query:
     def _value(self) -> str:
         word = self._take()
         if self._next() == "(" and word.lower() == "currentuser":
-            self._take(), self._take()  # noqa: B018 - the two brackets
+            self._take()
+            self._take()
             return self.login
         return _bare(word)
 
     def _ordered(self) -> None:
-        self._take(), self._take()  # noqa: B018 - ORDER, BY
+        self._take()
+        self._take()
         while self.words:
             name, falling = self._take().lower(), False
             if self._next() in ("asc", "desc"):
@@ -151,7 +153,7 @@ class Query:
             "status": lambda: {issue.status.name, issue.status.id}, "priority": lambda: {issue.priority},
             "statuscategory": lambda: {issue.status.category, str(kind[0]), kind[1]},
             "assignee": lambda: people[issue.assignee].names() if issue.assignee else set(),
-            "reporter": lambda: people[issue.reporter].names(), "id": lambda: {issue.id, issue.key},
+            "reporter": people[issue.reporter].names, "id": lambda: {issue.id, issue.key},
             "component": lambda: set(issue.components), "resolution": lambda: {issue.resolution} - {""},
             "issuetype": lambda: {issue.type},
         }  # fmt: skip
@@ -165,7 +167,7 @@ def _bare(word: str) -> str:
     return re.sub(r"\\(.)", r"\1", word[1:-1]) if word[:1] in ("'", '"') else word
 
 
-def _rank(issue: Issue, name: str) -> float:
-    if name in TIMES:
-        return TIMES[name](issue).timestamp()
-    return int(issue.key.rpartition("-")[2])
+RANKS: dict[str, Callable[[Issue], float]] = {
+    "created": lambda issue: issue.created.timestamp(), "updated": lambda issue: issue.updated.timestamp(),
+    "key": lambda issue: int(issue.key.rpartition("-")[2]),
+}  # fmt: skip

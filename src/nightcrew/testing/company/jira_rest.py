@@ -243,7 +243,8 @@ def projects(asked: Asked) -> tuple[int, Row]:
     start, most = int(asked.query.get("startAt", 0)), int(asked.query.get("maxResults", 50))
     shown = _projects(asked)
     return 200, {"self": f"{asked.views.root}/project/search", "startAt": start, "maxResults": most,
-                 "total": len(shown), "isLast": start + most >= len(shown), "values": shown[start : start + most]}  # fmt: skip
+                 "total": len(shown), "isLast": start + most >= len(shown),
+                 "values": shown[start : start + most]}  # fmt: skip
 
 
 def all_projects(asked: Asked) -> tuple[int, Any]:
@@ -282,7 +283,8 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     ("GET", "/user/assignable/search"): assignable, ("GET", "/project/{projectIdOrKey}/statuses"): statuses,
 }  # fmt: skip
 CLOUD: dict[tuple[str, str], Handler] = {
-    ("POST", "/search/jql"): search, ("POST", "/issue/bulkfetch"): bulk, ("GET", "/project/search"): projects, **HANDLERS,
+    ("POST", "/search/jql"): search, ("POST", "/issue/bulkfetch"): bulk, ("GET", "/project/search"): projects,
+    **HANDLERS,
 }  # fmt: skip
 DATA_CENTER: dict[tuple[str, str], Handler] = {
     ("POST", "/search"): old_search, ("GET", "/project"): all_projects, **HANDLERS,

@@ -149,7 +149,8 @@ class State:
         self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.people = {p.login: p for p in (
             Person("nightcrew", "Night Crew"), Person("ada", "Ada Lovelace"), Person("bob", "Bob Noyce"),
-            Person("carl", "Carl Customer", "customer"), Person("eve", "Eve"), Person("lint", "Lint Bot", "app"))}  # fmt: skip
+            Person("carl", "Carl Customer", "customer"), Person("eve", "Eve"),
+            Person("lint", "Lint Bot", "app"))}  # fmt: skip
         self.tokens = {f"jira-{login}": login for login in self.people}
         self.denied: dict[str, set[str]] = {}  # login -> permissions it has not
         self.projects: dict[str, Project] = {}
@@ -226,7 +227,7 @@ class State:
             ways = self.projects[issue.project].workflow.transitions
             found = next((t for t in ways if t.id == number and t.open_from(issue.status)), None)
             if found is None:
-                raise Wrong(400, f"It is not on the appropriate step: action {number} is invalid from {issue.status.name}.")
+                raise Wrong(400, f"The action {number} is invalid in the status {issue.status.name}.")
             if found.asks and not resolution:
                 raise Wrong(400, "Resolution is required.", "resolution")
             if resolution and not found.asks:
@@ -274,8 +275,9 @@ class State:
     def delete(self, name: str) -> None:
         with self.turn:
             gone = self.find(name).id
-            for where in (self.issues, self.indexed, self.late):
-                where.pop(gone, None)  # type: ignore[attr-defined]
+            self.late.pop(gone, None)
+            self.indexed.pop(gone, None)
+            del self.issues[gone]
 
     # -- time and the index --------------------------------------------------------------------------------------------
     def touch(self, issue: Issue) -> None:

@@ -74,8 +74,10 @@ class Views:
 
     def comment(self, said: Comment, properties: bool = False) -> Row:
         author = self.user(self.state.people[said.author])
-        row = {"self": f"{self.root}/comment/{said.id}", "id": said.id, "author": author, "updateAuthor": author,
-               "body": self.body(said.body), "created": stamp(said.created), "updated": stamp(said.updated)}  # fmt: skip
+        row: Row = {
+            "self": f"{self.root}/comment/{said.id}", "id": said.id, "author": author, "updateAuthor": author,
+            "body": self.body(said.body), "created": stamp(said.created), "updated": stamp(said.updated),
+        }  # fmt: skip
         if self.cloud:
             row["jsdPublic"] = True
         if properties:

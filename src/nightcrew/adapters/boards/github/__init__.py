@@ -6,11 +6,13 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from nightcrew.adapters.boards.github.memory import Issues, Raw, stamp
 from nightcrew.adapters.boards.github.parse import Reader, Settings, author, label_names
+from nightcrew.adapters.boards.github.project import Project
 from nightcrew.adapters.github_api import WRITERS, Account, login, service, verify
 from nightcrew.adapters.visible import MARK, progress
 from nightcrew.core.model import Ticket, TicketState
@@ -44,6 +46,7 @@ class GitHubBoard:
         self.service: Service = service(self.account, told.pace)
         label = told.labels[0] if len(told.labels) == 1 else ""
         self.issues = {repo: Issues(self.service, repo, self._claimed, self._may_stop, label) for repo in told.repos}
+        self.project = Project(self.service, told.project, told.states, told.write_states) if told.project else None
         self._comments: dict[str, tuple[int, str]] = {}  # ticket -> our comment, and what it says
         self._login = ""
 
@@ -58,6 +61,9 @@ class GitHubBoard:
 
     async def scan(self) -> Scan:
         """See `Board.scan`. A repository that cannot be read is a problem, as long as another one can."""
+        if self.project:
+            with told_as(BoardError):
+                await self.project.look()
         tickets: list[Ticket] = []
         problems: list[Problem] = []
         for repo, issues in self.issues.items():
@@ -68,15 +74,21 @@ class GitHubBoard:
                 problems.append(Problem(repo, refused.sentence()))
             except Fault as fault:
                 raise BoardError(str(fault), hint=fault.hint) from fault
-            tickets += [self._ticket(issues, raw) for raw in issues.open.values() if not self.reader.left(raw)]
+            found = (self._ticket(issues, raw) for raw in issues.open.values())
+            tickets += [ticket for ticket in found if not ticket.left and ticket.state is not TicketState.DONE]
         if problems and len(problems) == len(self.issues):
             raise BoardError(problems[0].message)
         return Scan(tuple(tickets), tuple(problems))
 
     def _ticket(self, issues: Issues, raw: Raw) -> Ticket:
         number = raw["number"]
-        stop = issues.stops.get(number, "")
-        return self.reader.ticket(self.name, issues.repo, raw, issues.blocked_by(number), stop)
+        stop, card = issues.stops.get(number, ""), None
+        if self.project:
+            card = self.project.state(f"{issues.repo}#{number}")
+        made = self.reader.ticket(self.name, issues.repo, raw, issues.blocked_by(number), stop, card)
+        if self.project and card is None and not made.left:
+            return replace(made, left=f"it is not in the project {self.settings.project}")
+        return made
 
     async def _who(self) -> None:
         """Our own login, asked once: our words must not be taken for a person's."""
@@ -85,6 +97,9 @@ class GitHubBoard:
     async def fetch(self, ids: Sequence[str]) -> list[Ticket]:
         """See `Board.fetch`; by id or key."""
         found = []
+        if self.project and ids:
+            with told_as(BoardError):
+                await self.project.look()
         for word in dict.fromkeys(ids):
             if place := self._place(word):
                 with told_as(BoardError):
@@ -128,7 +143,10 @@ class GitHubBoard:
             raw: Raw = (await self.service.get(f"/repos/{place[0]}/issues/{place[1]}")).data
             if raw["state"] == "closed" and state not in (*ENDS, TicketState.OPEN):
                 return  # a person ended it meanwhile
-            await self._label(*place, raw, state)
+            if self.project and not self.project.id:
+                await self.project.look()
+            shown = await self.project.move(f"{place[0]}#{place[1]}", state) if self.project else False
+            await self._label(*place, raw, TicketState.OPEN if shown else state)
             await self._tell(ticket_id, *place, progress(state, note, link))
             await self._close(*place, raw, state)
 
@@ -203,7 +221,18 @@ class GitHubBoard:
         with told_as(BoardError):
             raw = await self._make(repo, asked, mark)
         self.issues[repo].take(raw)
+        if self.project:
+            with told_as(BoardError):
+                await self._enlist(raw)
         return self._ticket(self.issues[repo], raw)
+
+    async def _enlist(self, raw: Raw) -> None:
+        """Put a new issue into the project, as what is to be done."""
+        if self.project is None:
+            return
+        if not self.project.id:
+            await self.project.look()
+        await self.project.add(f"{self.settings.repos[0]}#{raw['number']}", raw["node_id"])
 
     async def _make(self, repo: str, asked: Mapping[str, object], mark: str) -> Raw:
         try:

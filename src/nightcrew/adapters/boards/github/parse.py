@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     repos: tuple[str, ...]  # whose issues: "owner/name"
     labels: tuple[str, ...] = ()  # an issue needs one of these; () = none is needed
+    project: str = ""  # "OWNER/NUMBER" of a project (v2): only its issues are taken, and its Status says the state
     assignee: str = ""  # a login; "" = whoever
     authors: tuple[str, ...] = ()  # logins, or "*"; () = with `labels` everybody, else those who may write
     people: tuple[str, ...] = ()  # who may say "stop"; () = those who may write
@@ -54,6 +55,8 @@ class Reader:
         if wrong := set(settings.write_states) - set(LABELS):
             raise ConfigError(f"{where} write_states.{min(wrong)}: an issue shows this by being open or closed.",
                               hint=f"Labels are written for: {', '.join(LABELS)}.")  # fmt: skip
+        if settings.project and not re.fullmatch(r"[\w.-]+/\d{1,9}", settings.project):
+            raise ConfigError(f"{where} project: {settings.project!r} is no project.", hint='Write "OWNER/NUMBER".')
         for name in settings.repos:
             if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
                 raise ConfigError(f"{where} repos: {name!r} is no repository.", hint='Write "OWNER/NAME".')
@@ -63,26 +66,27 @@ class Reader:
         self.wanted = {label.lower() for label in settings.labels}
 
     def ticket(self, board: str, repo: str, raw: Mapping[str, Any], blocked_by: Sequence[str] = (),
-               stop: str = "") -> Ticket:  # fmt: skip
+               stop: str = "", card: TicketState | None = None) -> Ticket:  # fmt: skip
         """The issue as a ticket."""
         names = label_names(raw)
         kept = tuple(name for name in names if not self._ours(name))
         return Ticket(
             board=board, id=f"{repo}#{raw['number']}", key=f"{repo.partition('/')[2]}#{raw['number']}",
-            title=" ".join(raw["title"].split()), body=MARK.sub("", raw["body"] or "").strip(), state=self.state(raw),
-            project=repo, priority=self._priority(names), labels=kept, blocked_by=tuple(blocked_by),
+            title=" ".join(raw["title"].split()), body=MARK.sub("", raw["body"] or "").strip(),
+            state=self.state(raw, card), project=repo, priority=self._priority(names), labels=kept, blocked_by=tuple(blocked_by),
             requires=tuple(n[len(NEEDS) :].strip() for n in names if n.lower().startswith(NEEDS)),
             created_at=datetime.fromisoformat(raw["created_at"]), url=raw["html_url"], author=author(raw),
             closes=f"Closes {repo}#{raw['number']}", left=self.left(raw), stop=stop,
         )  # fmt: skip
 
-    def state(self, raw: Mapping[str, Any]) -> TicketState:
-        """Closed as completed is done, closed otherwise is closed; an open one says more by its labels."""
+    def state(self, raw: Mapping[str, Any], card: TicketState | None = None) -> TicketState:
+        """Closed as completed is done, closed otherwise is closed; an open one says more by label or card."""
         if raw["state"] == "closed":
             return TicketState.CLOSED if raw.get("state_reason") in ("not_planned", "duplicate") else TicketState.DONE
         found = {self.means[name.lower()] for name in label_names(raw) if name.lower() in self.means}
         order = (TicketState.CLOSED, TicketState.OTHER, TicketState.BLOCKED, TicketState.FAILED, TicketState.REVIEW)
-        return next((state for state in order if state in found), next(iter(found), TicketState.OPEN))
+        shown = next((state for state in order if state in found), next(iter(found), None))
+        return shown or card or TicketState.OPEN
 
     def left(self, raw: Mapping[str, Any]) -> str:
         """Why the selection does not take it, "" when it does."""
@@ -100,7 +104,8 @@ class Reader:
         allowed = {name.lower() for name in self.settings.authors}
         if allowed:
             return "*" in allowed or author(raw).lower() in allowed
-        return bool(self.wanted) or raw.get("author_association") in WRITERS  # only who may write can set a label
+        picked = bool(self.wanted) or bool(self.settings.project)  # who may not write can set neither
+        return picked or raw.get("author_association") in WRITERS
 
     def _ours(self, label: str) -> bool:
         """Whether it says something that a ticket has a field for, or that all tickets here have."""

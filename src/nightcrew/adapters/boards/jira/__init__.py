@@ -32,6 +32,11 @@ NEEDED = {
     "BROWSE_PROJECTS": "see issues", "ADD_COMMENTS": "comment", "EDIT_OWN_COMMENTS": "change its own comments",
     "EDIT_ISSUES": "label issues", "TRANSITION_ISSUES": "move issues", "LINK_ISSUES": "link pull requests",
 }  # fmt: skip
+CURES = {
+    "url": 'Say where Jira is: url = "https://acme.atlassian.net".',
+    "projects": 'Name the projects by their keys: projects = ["ENG"].', "api": 'It is "cloud" or "data-center".',
+    "states": f"Our states: {', '.join(TicketState)}.",
+}  # fmt: skip
 STALE = 600.0  # seconds that a delivery may be old
 
 
@@ -43,10 +48,7 @@ class JiraBoard:
 
     def __init__(self, name: str, settings: Mapping[str, object], home: Path) -> None:
         self.name = name
-        cures = {"url": 'Say where Jira is: url = "https://acme.atlassian.net".',
-                 "projects": 'Name the projects by their keys: projects = ["ENG"].',
-                 "api": 'It is "cloud" or "data-center".', "states": f"Our states: {', '.join(TicketState)}."}  # fmt: skip
-        self.settings = told = read_settings(Settings, "[board]", settings, cures)
+        self.settings = told = read_settings(Settings, "[board]", settings, CURES)
         self.api = api(told)
         self.service = self.api.service
         self.reader = Reader("[board]", told, self.api.plain, self.api.words)

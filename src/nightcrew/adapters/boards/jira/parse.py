@@ -234,4 +234,4 @@ def check(where: str, told: Settings) -> None:
                           hint="Leave it out.")  # fmt: skip
     if told.api == "cloud" and not told.email and "/ex/jira/" not in told.url:
         raise ConfigError(f"{where} email: Jira Cloud asks whose token it is.",
-                          hint='Write email = "you@example.com", or api = "data-center" for an own server.')  # fmt: skip
+                          hint='Write email = "you@example.com", or api = "data-center".')  # fmt: skip
