@@ -11,6 +11,8 @@ from nightcrew.testing.company.jira_state import CATEGORIES, Issue, State, Wrong
 Fits = Callable[[Issue], bool]
 TOKEN = re.compile(r"\s*(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|!=|>=|<=|!~|[=<>~(),]|[^\s=<>!~(),\"']+)")
 UNITS = {"m": 1, "h": 60, "d": 24 * 60, "w": 7 * 24 * 60}
+FIELDS = {"project", "labels", "status", "statuscategory", "assignee", "reporter", "id", "key", "issuekey", "priority",
+          "component", "resolution", "issuetype", "type", "created", "updated", "summary"}  # fmt: skip
 TIMES: dict[str, Callable[[Issue], datetime]] = {"created": lambda i: i.created, "updated": lambda i: i.updated}
 
 
@@ -77,6 +79,8 @@ class Query:
         name, sign = _bare(self._take()).lower(), self._take().lower()
         if sign == "not":
             sign = f"not {self._take().lower()}"
+        if name not in FIELDS:
+            raise Wrong(400, f"Field '{name}' does not exist or you do not have permission to view it.")
         self.bounded = True
         if sign == "is":
             negative = self._next() == "not"
@@ -90,7 +94,7 @@ class Query:
         wanted = {self._checked(name, value) for value in values}
         if sign in ("!=", "not in"):
             return lambda issue: not wanted & self._values(issue, name)
-        if sign not in ("=", "in"):
+        if sign not in ("=", "in", "~"):
             raise Wrong(400, f"The operator '{sign}' is not supported by the '{name}' field.")
         return lambda issue: bool(wanted & self._values(issue, name))
 
@@ -155,11 +159,9 @@ class Query:
             "assignee": lambda: people[issue.assignee].names() if issue.assignee else set(),
             "reporter": people[issue.reporter].names, "id": lambda: {issue.id, issue.key},
             "component": lambda: set(issue.components), "resolution": lambda: {issue.resolution} - {""},
-            "issuetype": lambda: {issue.type},
+            "issuetype": lambda: {issue.type}, "summary": lambda: set(issue.summary.split()),
         }  # fmt: skip
         found |= {"key": found["id"], "issuekey": found["id"], "type": found["issuetype"]}
-        if name not in found:
-            raise Wrong(400, f"Field '{name}' does not exist or you do not have permission to view it.")
         return {one.lower() for one in found[name]()}
 
 

@@ -73,7 +73,8 @@ class Reader:
         return Ticket(
             board=board, id=f"{repo}#{raw['number']}", key=f"{repo.partition('/')[2]}#{raw['number']}",
             title=" ".join(raw["title"].split()), body=MARK.sub("", raw["body"] or "").strip(),
-            state=self.state(raw, card), project=repo, priority=self._priority(names), labels=kept, blocked_by=tuple(blocked_by),
+            state=self.state(raw, card), project=repo, priority=self._priority(names), labels=kept,
+            blocked_by=tuple(blocked_by),
             requires=tuple(n[len(NEEDS) :].strip() for n in names if n.lower().startswith(NEEDS)),
             created_at=datetime.fromisoformat(raw["created_at"]), url=raw["html_url"], author=author(raw),
             closes=f"Closes {repo}#{raw['number']}", left=self.left(raw), stop=stop,
