@@ -99,7 +99,7 @@ TYPES: dict[str, type] = {
     "repos.hooks": Hooks, "repos.followup": FollowUp, "webhooks": Webhooks, "proxy": Proxy,
 }  # fmt: skip
 ADAPTERS = {
-    "boards": ("folder", "github", "gitlab", "linear"), "forges": ("local", "github", "gitlab", "gitea"),
+    "boards": ("folder", "github", "gitlab", "linear", "jira"), "forges": ("local", "github", "gitlab", "gitea"),
     "agents": ("claude", "codex", "command"),
 }  # fmt: skip
 _LINE = re.compile(r'(\w+) = ("(?:[^"\\]|\\.)*"|\[[^]]*\]|\S+)\s*(?:#\s*(.*))?$')

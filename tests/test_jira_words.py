@@ -1,11 +1,11 @@
-"""What Jira's adapter reads and says: payloads, limits, settings, documents and wiki markup."""
+"""What Jira's adapter reads and says: "stop", limits, payloads, settings, the credential."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from nightcrew.ports import Hooked, Previewing, Served
 from nightcrew.testing.company.jira import Jira
 from nightcrew.transport import Answer
 
+ISSUE = "/rest/api/3/issue/{issueIdOrKey}"
 BOTH = pytest.mark.parametrize("api", ["cloud", "data-center"])
 LINK = "https://forge.example/acme/web/pull/7"
 
@@ -45,6 +46,47 @@ def board(jira: Jira, **settings: object) -> JiraBoard:
     return JiraBoard("b", told, Path("/"))
 
 
+# -- stop --------------------------------------------------------------------------------------------------------------
+async def test_stop_is_heard_from_members_who_may_mention_us_and_never_from_our_own_login(jira: Jira) -> None:
+    issue = jira.state.issue("ENG", "One")
+    one = board(jira)
+    await one.move("ENG-1", TicketState.WORKING, "note")
+    jira.state.say("ENG-1", "nightcrew", "stop")
+    assert [t.stop for t in (await one.scan()).tickets] == [""]
+    mention = {"type": "mention", "attrs": {"id": jira.state.people["nightcrew"].account, "text": "@Night Crew"}}
+    words = [mention, {"type": "text", "text": " stop"}]
+    said = jira.state.say("ENG-1", "bob", {"version": 1, "type": "doc", "content": [
+        {"type": "paragraph", "content": words}]})  # fmt: skip
+    (heard,) = [t.stop for t in (await one.scan()).tickets]
+    assert heard.startswith("Bob Noyce said stop at 20")
+    assert heard.endswith(f"({jira.url}/browse/{issue.key}?focusedCommentId={said.id})")
+
+
+@BOTH
+async def test_named_people_alone_may_say_stop(jira: Jira, api: str) -> None:
+    jira.state.issue("ENG", "One", status="In Progress")
+    eve = jira.state.people["eve"]
+    named = board(jira, api=api, people=[eve.account if api == "cloud" else "eve"])
+    jira.state.say("ENG-1", "eve", "stop!")
+    jira.state.say("ENG-1", "ada", "stop")
+    assert [t.stop[:8] for t in (await named.scan()).tickets] == ["Eve said"]
+    assert [t.stop[:8] for t in (await board(jira, api=api).scan()).tickets] == ["Ada Love"]
+
+
+async def test_comments_are_asked_for_only_where_something_is_worked_and_changed(jira: Jira) -> None:
+    jira.state.clock = lambda: datetime.now(UTC) - timedelta(hours=1)
+    for status in ("To Do", "In Progress"):
+        jira.state.issue("ENG", "One", status=status)
+    one = board(jira)
+    for _ in range(3):
+        await one.scan()
+    assert jira.counts()[f"GET {ISSUE}/comment"] == 1
+    jira.state.clock = lambda: datetime.now(UTC)
+    jira.state.say("ENG-1", "ada", "stop")
+    await one.scan()
+    assert jira.counts()[f"GET {ISSUE}/comment"] == 1
+
+
 # -- limits ------------------------------------------------------------------------------------------------------------
 RESET = {"x-ratelimit-reset": datetime.fromtimestamp(1120, UTC).strftime("%Y-%m-%dT%H:%MZ")}
 OF = "POST:/issue/*/comment issue/10001"
@@ -66,11 +108,37 @@ def test_a_limit_is_read_with_what_it_closes(status: int, headers: dict[str, str
     assert (found and (found.wait, found.scope)) == limit
 
 
+async def test_a_burst_closes_its_endpoint_too_many_writes_their_issue_and_a_quota_everything(jira: Jira) -> None:
+    for n in range(2):
+        jira.state.issue("ENG", f"Ticket {n}")
+    one = board(jira)
+    one.service.patience = 0
+    await one.scan()
+    jira.limited.append(("/search/jql", {"Retry-After": "300", "RateLimit-Reason": "jira-burst-based"}))
+    with pytest.raises(BoardError, match="burst based"):
+        await one.scan()
+    await one.move("ENG-1", TicketState.WORKING, "note")  # another endpoint
+    first = jira.state.find("ENG-1").id
+    jira.limited.append((f"/{first}/comment/", {"RateLimit-Reason": "jira-per-issue-on-write"}))
+    with pytest.raises(BoardError, match="per issue on write"):
+        await one.move("ENG-1", TicketState.WORKING, "other")
+    await one.move("ENG-2", TicketState.WORKING, "note")  # another issue
+    assert len(await one.fetch(["ENG-1"])) == 1  # read, not written
+    jira.limited.append(("bulkfetch", {"Retry-After": "900", "RateLimit-Reason": "jira-quota-global-based"}))
+    for _ in range(2):
+        with pytest.raises(BoardError, match="quota global based"):
+            await one.fetch(["ENG-1"])
+    sent = len(jira.log)
+    with pytest.raises(BoardError, match="asks us to wait"):
+        await one.move("ENG-2", TicketState.REVIEW, "note")
+    assert len(jira.log) == sent
+
+
 # -- what an issue says ------------------------------------------------------------------------------------------------
 def payload(**more: Any) -> dict[str, Any]:
     """As Jira Cloud answers, much left out that is not read."""
     who = {"self": "https://acme.atlassian.net/rest/api/3/user?accountId=5b1", "accountId": "5b1", "active": True,
-           "avatarUrls": {}, "displayName": "Ada Lovelace", "timeZone": "Europe/Berlin", "accountType": "atlassian"}  # fmt: skip
+           "avatarUrls": {}, "displayName": "Ada Lovelace", "accountType": "atlassian"}  # fmt: skip
 
     def status(name: str, key: str) -> dict[str, Any]:
         return {"self": "s", "description": "", "iconUrl": "i", "name": name, "id": "3",
@@ -81,9 +149,8 @@ def payload(**more: Any) -> dict[str, Any]:
         return {"id": number, "key": f"ENG-{number}", "self": "s", "fields": fields}
 
     kind = {"id": "10000", "name": "Blocks", "inward": "is blocked by", "outward": "blocks", "self": "s"}
-    body = {"version": 1, "type": "doc", "content": [
-        {"type": "paragraph", "content": [{"type": "text", "text": "It "}, {"type": "text", "text": "fails",
-                                                                             "marks": [{"type": "strong"}]}]}]}  # fmt: skip
+    words = [{"type": "text", "text": "It "}, {"type": "text", "text": "fails", "marks": [{"type": "strong"}]}]
+    body = {"version": 1, "type": "doc", "content": [{"type": "paragraph", "content": words}]}
     fields = {
         "summary": " Fix  it ", "description": body, "status": status("In Progress", "indeterminate"),
         "priority": {"self": "s", "iconUrl": "i", "name": "High", "id": "2"},

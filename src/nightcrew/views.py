@@ -65,7 +65,7 @@ def _doing(run: Run, attempt: Attempt | None, lanes: Mapping[str, Lane], now: da
         return _working(attempt, now)
     if run.state is RunState.IN_REVIEW:
         how = "waits for review" if run.reason in ("", "pull request open") else run.reason
-        return f"pull request #{run.pull_request}: {how}"
+        return f"#{run.pull_request}: {how}"
     if run.state is not RunState.QUEUED:
         return plain(run.reason, 400)
     lane = lanes.get(run.agent)

@@ -14,6 +14,7 @@ from nightcrew.testing.company.jira import Jira
 from nightcrew.testing.company.jira_views import as_text
 from nightcrew.testing.contracts import BoardContract
 
+pytestmark = pytest.mark.slow
 Do = Callable[[Ticket], bool]
 
 

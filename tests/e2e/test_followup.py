@@ -151,8 +151,8 @@ def test_a_review_with_three_threads_is_answered_thread_by_thread_with_the_commi
         one.night.until(lambda: any("Changed in" in c.body for c in one.issue.comments))
         state.review(WEB, number, "ada", "APPROVED", "")
         one.passes(second)
-        one.night.until(lambda: one.reason() == "green and approved: a person may merge it")
-        assert "#2: green and approved: a person may merge it" in one.night.run("status").out
+        one.night.until(lambda: one.reason() == "green and approved: to be merged")
+        assert "#2: green and approved: to be merged" in one.night.run("status").out
     assert all(said[1].author == "nightcrew" and second[:12] in said[1].body for said in threads[:3])
     assert one.issue.resolved == set()
     told = one.prompt(2)

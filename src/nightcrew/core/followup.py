@@ -264,7 +264,7 @@ def says(standing: Standing) -> str:
     if standing.merging:
         return "is being merged by the forge"
     green = "green" if standing.checks else "no checks"
-    return f"{green} and approved: a person may merge it" if standing.approved else f"{green}; waits for a review"
+    return f"{green} and approved: to be merged" if standing.approved else f"{green}; waits for a review"
 
 
 def _digest(*parts: str) -> str:

@@ -204,7 +204,7 @@ def _safe(window: Window, load: Load, kept: float) -> int:
     running = list(accumulate(_ahead(window, load, load.running)))
     if running and running[-1] >= room:
         return sum(so_far < room for so_far in running)
-    new = next(_ahead(window, load, (0,)))
+    new = max(next(_ahead(window, load, (0,))), 1e-9)  # however little a turn uses, it is not nothing
     # What is reached exactly would be ended at once: a little is left.
     return min(ANY, len(running) + int((room - (running[-1] if running else 0.0)) / new * 0.999))
 

@@ -65,6 +65,9 @@ class JiraBoard:
         """Who we are, asked once. Raises ConfigError where no project is named."""
         if not self.settings.projects:
             raise ConfigError("[board] projects: none is named.", hint='Write projects = ["ENG"].')
+        await self._who()
+
+    async def _who(self) -> None:
         if not self._me:
             self._me = await get(self.api, "/myself")
             self.api.names[self._id] = "nightcrew"  # so that a mention of us reads as people say it
@@ -164,7 +167,7 @@ class JiraBoard:
     async def about(self) -> dict[str, object]:
         """Who we are there, which projects we see, what we may not do in ours, and which statuses are not there."""
         with told_as(BoardError):
-            self._me = await get(self.api, "/myself")
+            await self._who()
             places = [one async for one in self.api.places()]
             missing: list[str] = []
             for project in self.settings.projects:

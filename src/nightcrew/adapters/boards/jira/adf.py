@@ -15,7 +15,7 @@ INLINE = re.compile(
     r"`([^`\n]+)`|\*\*(?=\S)(.{1,400}?)(?<=\S)\*\*|\[([^\[\]\n]+)\]\((https?://[^\s()]+)\)|(https?://[^\s<>()\[\]*`]+)"
 )
 """Code, bold, a link with its text, an address as such."""
-DEEP = 40  # levels of nesting that are read; people do not write deeper ones
+DEEP, NESTED = 40, 15  # levels that are read, and levels of lists that are written; people do not write deeper ones
 
 
 # -- Markdown -> document ----------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def _blocks(lines: list[str], depth: int) -> Iterator[Node]:
         elif (heading := HEADING.match(line)) and not depth:
             yield {"type": "heading", "attrs": {"level": len(heading[1])}, "content": list(_inline(heading[2]))}
             at += 1
-        elif ITEM.match(line) and depth < DEEP:
+        elif ITEM.match(line) and depth < NESTED:
             end = _end_of_list(lines, at)
             yield _list(lines[at:end], depth)
             at = end
@@ -203,7 +203,8 @@ SIGNS = {"strong": "**", "em": "*", "strike": "~~", "code": "`"}
 
 def _marked(node: Node) -> str:
     said = str(node.get("text") or "")
-    marks = [mark for mark in node.get("marks") or [] if isinstance(mark, dict)]
+    found = node.get("marks")
+    marks = [mark for mark in found if isinstance(mark, dict)] if isinstance(found, list) else []
     link = next((_attribute(mark, "href") for mark in marks if mark.get("type") == "link"), "")
     if link and link != said:
         said = f"[{said}]({link})"
@@ -233,7 +234,7 @@ def _quote(node: Node, say: Say) -> str:
 
 def _items(node: Node, say: Say) -> str:
     order = _attribute(node, "order")
-    start = int(order) if order.isdigit() else 1
+    start = int(order) if re.fullmatch(r"[0-9]{1,9}", order) else 1
     shown = []
     for number, item in enumerate(_content(node), start):
         sign = f"{number}. " if node["type"] == "orderedList" else _box(item)

@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str  # "https://acme.atlassian.net", or an own server's address
     projects: tuple[str, ...]  # keys of the projects whose issues are taken: "ENG"
-    api: Literal["cloud", "data-center"] = "cloud"
+    api: Literal["cloud", "data-center"] = "cloud"  # "data-center" for an own server
     email: str = ""  # whose token it is (Cloud); "$NAME" is taken from the environment
     token: str = ""  # "$NAME" of an API token (Cloud) or a personal access token; "" = $JIRA_TOKEN
     labels: tuple[str, ...] = ()  # an issue needs one of these; () = none is needed
@@ -55,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     priorities: dict[str, int] = {}  # names -> 1 (urgent) .. 5, before the usual ones
     blocks: str = "Blocks"  # the type of links that say what blocks an issue
     assign: bool = False  # an unassigned issue is assigned to us when it is worked
-    issue_type: str = "Task"  # of what `nightcrew ticket add` makes
+    issue_type: str = "Task"  # of what `nightcrew add` makes
     site: str = ""  # what addresses of issues begin with, where that is not `url`
     webhook_secret: str = ""  # "$NAME"; "" = none are taken
 
