@@ -177,6 +177,7 @@ EVENTS = {
     "pull.*": "something was done about the pull request: `did`, because of the cause in the event's name, and `why`",
     "proxy.used": "a session read the forge: how often it was `forwarded`, answered from memory (`cached`), `refused`,"
     " or `over` its quota",
+    "pull.refused": "the forge said no to what was to be done about the pull request: it is left to a person",
     "rescued": "work that was nowhere else is now in `ref`",
     "run.*": "an attempt was folded into the run, or its pull request was merged (as `sha`), closed, or sent back"
     " (`changes_requested`): the run is now in this state, with the reason",

@@ -17,6 +17,7 @@ from nightcrew.crew import Crew
 from nightcrew.errors import ForgeError, NightcrewError
 from nightcrew.git import Push
 from nightcrew.ports import Following, Forge
+from nightcrew.transport import Refused
 
 log = logging.getLogger("nightcrew.following")
 LOG_TAIL = 6000  # characters of a failed check's log that an agent is told
@@ -127,7 +128,12 @@ async def perform(crew: Crew, action: React) -> None:
         crew.store.reactions.remember(past)
         crew.store.event(f"pull.{past.cause}", run.id, did=past.did, why=past.why, head=past.head)
     if past.did not in (Did.AGENT, Did.NOTE):
-        await _do(crew, run, standing, past)
+        try:
+            await _do(crew, run, standing, past)
+        except ForgeError as error:
+            if not isinstance(error.__cause__, Refused):
+                raise  # an outage: it is done when that is over
+            crew.store.event("pull.refused", run.id, did=past.did, why=error.sentence())
         crew.store.reactions.done(past)
 
 

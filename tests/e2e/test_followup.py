@@ -243,6 +243,20 @@ def test_green_and_approved_it_is_merged_where_the_owner_wants_that(tmp_path: Pa
     assert one.pull.merged_at
 
 
+def test_a_merge_that_the_forge_refuses_is_left_to_a_person(tmp_path: Path, github: GitHub) -> None:
+    one = Followed(night(tmp_path, github, followup='merge = "now"\n'), github)
+    one.place.required = ("another",)
+    with one.night.up():
+        one.passes(one.opened())
+        github.state.review(WEB, one.issue.number, "ada", "APPROVED", "")
+        one.night.until(lambda: ("ready", "merge", 1) in one.night.reactions(KEY))
+        looks = github.counts()["POST /graphql"]
+        one.night.until(lambda: github.counts()["POST /graphql"] > looks + 4)
+    assert github.counts()["PUT /repos/{owner}/{repo}/pulls/{pull_number}/merge"] == 1
+    (told,) = one.night.sql("SELECT data FROM events WHERE kind = 'pull.refused'")
+    assert "not mergeable" in told[0]
+
+
 def test_stop_in_a_comment_ends_the_session_and_keeps_the_work(tmp_path: Path, github: GitHub) -> None:
     slow = [{"write": {"path": "half.txt", "text": "half\n"}}, {"say": "half done"}, {"hang": {}}]
     one = Followed(night(tmp_path, github, slow), github)
