@@ -152,11 +152,13 @@ async def test_another_process_that_says_the_same_writes_nothing_but_the_link_an
 # -- an index that lags ------------------------------------------------------------------------------------------------
 @BOTH
 async def test_what_we_wrote_is_seen_at_once_however_search_lags(jira: Jira, api: str) -> None:
-    jira.state.issue("ENG", "One")
+    for title in ("One", "Over"):
+        jira.state.issue("ENG", title)
     one = board(jira, api=api)
     await one.scan()
     jira.state.lag = 100
     await one.move("ENG-1", TicketState.WORKING, "note")
+    await one.move("ENG-2", TicketState.DONE, "note")
     assert await states(one) == {"ENG-1": TicketState.WORKING}
     made = await one.add("Two")
     assert await states(one) == {"ENG-1": TicketState.WORKING, made.key: TicketState.OPEN}
@@ -173,6 +175,36 @@ async def test_what_people_do_is_seen_when_search_shows_it(jira: Jira) -> None:
     jira.state.lag = 2
     jira.state.relabel("ENG-1", remove=["nightcrew"])
     assert [len(await states(one)) for _ in range(3)] == [1, 1, 0]
+
+
+async def test_what_was_read_by_its_id_is_not_undone_by_a_search_that_lags(jira: Jira) -> None:
+    jira.state.issue("ENG", "One")
+    one = board(jira)
+    await one.scan()
+    jira.state.lag = 100
+    jira.state.put("ENG-1", "In Progress")
+    assert [t.state for t in await one.fetch(["ENG-1"])] == [TicketState.WORKING]
+    for _ in range(WHOLE_EVERY):
+        assert await states(one) == {"ENG-1": TicketState.WORKING}
+
+
+async def test_a_change_that_search_shows_minutes_after_it_was_made_is_seen(jira: Jira) -> None:
+    times = [datetime.now(UTC).replace(second=30)]
+
+    def now() -> datetime:
+        return times[-1]
+
+    jira.state.clock = now
+    jira.state.issue("ENG", "One")
+    one = board(jira)
+    one.issues.now = lambda: now().timestamp()
+    await one.scan()
+    times.append(times[-1] + timedelta(seconds=10))
+    jira.state.lag = 1
+    jira.state.put("ENG-1", "In Progress")
+    assert await states(one) == {"ENG-1": TicketState.OPEN}
+    times.append(times[-1] + timedelta(minutes=4))
+    assert await states(one) == {"ENG-1": TicketState.WORKING}
 
 
 async def test_cloud_is_told_which_issues_we_wrote(jira: Jira) -> None:
@@ -363,27 +395,3 @@ async def test_customers_give_no_work_unless_a_member_labels_it_or_they_are_let_
     assert await states(board(jira)) == {}
     assert set(await states(board(jira, labels=["nightcrew"]))) == {"ENG-1"}
     assert set(await states(board(jira, reporters=["*"]))) == {"ENG-1"}
-
-
-@BOTH
-async def test_blockers_are_those_that_are_not_over(jira: Jira, api: str) -> None:
-    jira.state.project("OPS")
-    for n in range(3):
-        jira.state.issue("ENG", f"Ticket {n}")
-    far = jira.state.issue("OPS", "Far")
-    near = jira.state.find("ENG-1")
-    jira.state.blocks("ENG-1", "ENG-3")
-    jira.state.blocks("OPS-1", "ENG-3")
-    jira.state.blocks("ENG-2", "ENG-3", kind="Gantt")
-    one = board(jira, api=api)
-
-    async def blockers() -> list[tuple[str, ...]]:
-        return [t.blocked_by for t in (await one.scan()).tickets if t.key == "ENG-3"]
-
-    assert await blockers() == [(near.id, far.id)]
-    jira.state.put("ENG-1", "Done")
-    assert await blockers() == [(far.id,)]
-    jira.state.put("ENG-1", "To Do")
-    assert await blockers() == [(near.id, far.id)]
-    (ticket,) = await board(jira, api=api, blocks="gantt").fetch(["ENG-3"])
-    assert ticket.blocked_by == (jira.state.find("ENG-2").id,)

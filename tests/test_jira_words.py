@@ -217,6 +217,30 @@ def test_words_of_the_settings_are_quoted_in_a_query() -> None:
     )
 
 
+@BOTH
+async def test_blockers_are_those_that_are_not_over(jira: Jira, api: str) -> None:
+    jira.state.project("OPS")
+    for n in range(3):
+        jira.state.issue("ENG", f"Ticket {n}")
+    far = jira.state.issue("OPS", "Far")
+    near = jira.state.find("ENG-1")
+    jira.state.blocks("ENG-1", "ENG-3")
+    jira.state.blocks("OPS-1", "ENG-3")
+    jira.state.blocks("ENG-2", "ENG-3", kind="Gantt")
+    one = board(jira, api=api)
+
+    async def blockers() -> list[tuple[str, ...]]:
+        return [t.blocked_by for t in (await one.scan()).tickets if t.key == "ENG-3"]
+
+    assert await blockers() == [(near.id, far.id)]
+    jira.state.put("ENG-1", "Done")
+    assert await blockers() == [(far.id,)]
+    jira.state.put("ENG-1", "To Do")
+    assert await blockers() == [(near.id, far.id)]
+    (ticket,) = await board(jira, api=api, blocks="gantt").fetch(["ENG-3"])
+    assert ticket.blocked_by == (jira.state.find("ENG-2").id,)
+
+
 # -- settings and credential -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("settings", "message"), [
     ({"url": "acme"}, "'acme' is no address"), ({"projects": ["My project"]}, "'My project' is no key of a project"),

@@ -12,6 +12,8 @@ from nightcrew.testing.company.github import GitHub
 from nightcrew.testing.company.gitlab import GitLab
 from nightcrew.testing.company.gitlab_state import Issue as GitLabIssue
 from nightcrew.testing.company.gitlab_state import Place as GitLabPlace
+from nightcrew.testing.company.jira import Jira
+from nightcrew.testing.company.jira_state import Issue as JiraIssue
 from nightcrew.testing.company.linear import Linear
 from nightcrew.testing.company.standin import Standin
 
@@ -259,9 +261,40 @@ class LinearTeam:
                           "".join(state.links(one["id"]))) for one in state.issues.values()]  # fmt: skip
 
 
+class JiraProject:
+    """The board: one project, whose searches lag behind its writes."""
+
+    def __init__(self, standin: Jira) -> None:
+        self.standin = standin
+        self.env = {"JIRA_TOKEN": "jira-nightcrew"}
+        standin.state.project("ENG", name="Web")
+        standin.state.lag = 1
+
+    @property
+    def toml(self) -> str:
+        login = 'email = "nightcrew@acme.example"\n'
+        return f'kind = "jira"\nurl = "{self.standin.url}"\nprojects = ["ENG"]\nlabels = ["nightcrew"]\n{login}'
+
+    def ticket(self, title: str, priority: int = 0, blocked_by: Sequence[str] = ()) -> str:
+        name = ("Medium", "Highest", "High", "Medium", "Low")[priority]
+        made = self.standin.state.issue("ENG", title, labels=("nightcrew", "web"), priority=name)
+        for blocker in blocked_by:
+            self.standin.state.blocks(blocker, made.key)
+        return made.key
+
+    def shown(self) -> list[Shown]:
+        with self.standin.turn:
+            return [self._shown(issue) for issue in self.standin.state.issues.values()]
+
+    def _shown(self, issue: JiraIssue) -> Shown:
+        names = {"To Do": "open", "In Progress": "working", "Done": "done"}
+        link = next((str(one["object"]["url"]) for one in issue.links.values()), "")
+        return Shown(issue.key, names.get(issue.status.name, "other"), len(issue.comments), link)
+
+
 BOARDS: dict[str, Callable[[Path], BoardSide]] = {
     "github": lambda folder: GitHubIssues(GitHub(folder)), "gitlab": lambda folder: GitLabIssues(GitLab(folder)),
-    "linear": lambda folder: LinearTeam(Linear()),
+    "linear": lambda folder: LinearTeam(Linear()), "jira": lambda folder: JiraProject(Jira()),
 }  # fmt: skip
 """Kind -> the side, whose stand-in keeps its files in a folder and is not running yet."""
 FORGES: dict[str, Callable[[Path], ForgeSide]] = {
