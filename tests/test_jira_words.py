@@ -246,6 +246,7 @@ async def test_blockers_are_those_that_are_not_over(jira: Jira, api: str) -> Non
     ({"url": "acme"}, "'acme' is no address"), ({"projects": ["My project"]}, "'My project' is no key of a project"),
     ({"labels": ["a b"]}, "labels: 'a b' has a space"), ({"write_labels": {"failed": "a b"}}, "write_labels: 'a b'"),
     ({"labels": ["nightcrew-failed"]}, "'nightcrew-failed' also selects tickets"),
+    ({"jql": 'a = 1) OR (b = 2'}, "jql: its brackets do not match"),
     ({"jql": 'text ~ "x" order by rank'}, "jql: it says ORDER BY"), ({"email": ""}, "email: Jira Cloud asks whose"),
     ({"write_states": {"other": "x"}}, "write_states.other"), ({"api": "server"}, "api: "),
     ({"projcts": []}, "projcts: unknown key"), ({"states": {"x": "y"}}, "states: "),

@@ -19,7 +19,7 @@ from nightcrew.transport import Answer, Refused, Service
 
 Raw = dict[str, Any]
 log = logging.getLogger("nightcrew.boards.gitlab")
-WHOLE_EVERY = 15  # looks; a whole one heals what changes alone do not tell
+WHOLE_EVERY = 30  # looks; a whole one heals what changes alone do not tell
 LAG = timedelta(seconds=2)  # a change may be shown this much later than it is dated
 UNSAID = timedelta(minutes=5)  # how far a clock may be off where the service does not tell its own
 AT_ONCE = 8  # requests about single issues that are under way at the same time

@@ -227,7 +227,10 @@ def check(where: str, told: Settings) -> None:
             raise ConfigError(f"{where} {key}: {bad!r} has a space; Jira's labels have none.", hint="Write a hyphen.")
     if both := {w.lower() for w in told.labels} & {w.lower() for w in (LABELS | told.write_labels).values()}:
         raise ConfigError(f"{where} write_labels: {both.pop()!r} also selects tickets.", hint="Take another label.")
-    if re.search(r"\border\s+by\b", re.sub(r"\"[^\"]*\"|'[^']*'", "", told.jql), re.I):
+    bare = re.sub(r"\"[^\"]*\"|'[^']*'", "", told.jql)
+    if not _balanced(bare):
+        raise ConfigError(f"{where} jql: its brackets do not match.", hint="Close every bracket that is opened.")
+    if re.search(r"\border\s+by\b", bare, re.I):
         raise ConfigError(f"{where} jql: it says ORDER BY.", hint="Leave the order out: nightcrew sorts by priority.")
     if TicketState.OTHER in told.write_states or TicketState.OTHER in told.write_labels:
         raise ConfigError(f"{where} write_states.other: this is what we do not know; it is never written.",
@@ -235,3 +238,13 @@ def check(where: str, told: Settings) -> None:
     if told.api == "cloud" and not told.email and "/ex/jira/" not in told.url:
         raise ConfigError(f"{where} email: Jira Cloud asks whose token it is.",
                           hint='Write email = "you@example.com", or api = "data-center".')  # fmt: skip
+
+
+def _balanced(text: str) -> bool:
+    """Whether every bracket is closed after it was opened: what is not could escape the bound to our projects."""
+    depth = 0
+    for char in text:
+        depth += (char == "(") - (char == ")")
+        if depth < 0:
+            return False
+    return depth == 0
