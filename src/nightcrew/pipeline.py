@@ -357,23 +357,22 @@ class AttemptRun:
             return Published(outcome=Outcome.INFRA.value, problem=sentence(error))
 
     async def _publish(self, prepared: Prepared, checked: Checked) -> Published:
-        run, repo, store = self.run, prepared.repo, self.crew.store
+        run, repo, store, forge = self.run, prepared.repo, self.crew.store, self.crew.forges[prepared.repo.forge]
         patch_id = await self.hub.patch_id(prepared.base_sha, checked.head)
-        twin = store.claim_patch(repo.name, patch_id, run.id, run.key)
-        if twin:
+        if twin := store.claim_patch(repo.name, patch_id, run.id, run.key):
+            return Published(patch_id=patch_id, duplicate_of=twin)
+        if twin := await publish.same_patch(self.hub, forge, repo, run.branch, prepared.base_sha, patch_id):
             return Published(patch_id=patch_id, duplicate_of=twin)
         ticket = await self._open_ticket()
         attempts = store.attempts_of(run.id)
         shown = [*(a for a in attempts if a.number < self.number), replace(self.attempt, outcome=Outcome.DONE.value)]
-        before = await intake.earlier(run, self.crew.forges[repo.forge], repo)
+        before = await intake.earlier(run, forge, repo)
         commits = _commits(checked.results)
         body = report.pull_request_body(ticket, repo, run, shown, checked.results, commits, before)
         title = report.pull_request_title(ticket)
         what = publish.Publication(run.branch, checked.head, title, body, before=pushed_head(attempts))
-        pull = await publish.publish(
-            self.hub, self.crew.forges[repo.forge], repo, what, self.crew.id,
-            lambda: store.check_fence(run.id, self.attempt.fence),
-        )  # fmt: skip
+        fence = lambda: store.check_fence(run.id, self.attempt.fence)  # noqa: E731
+        pull = await publish.publish(self.hub, forge, repo, what, self.crew.id, fence)
         return Published(pull.number, pull.url, patch_id)
 
     def broken(self, fault: Exception) -> Attempt:

@@ -135,6 +135,18 @@ def test_a_ticket_for_which_a_person_opened_a_pull_request_is_left_to_that(tmp_p
     assert f"pull/{theirs.number} is open for this ticket already" in issue.comments[0].body
 
 
+def test_a_change_that_is_open_elsewhere_already_is_not_opened_again(tmp_path: Path, github: GitHub) -> None:
+    night, state = crew(github, tmp_path / "home"), github.state
+    issue = ticket(github, night)
+    head = state.places[WEB].bare.commit("ada/same", "the same by a person", {f"f{issue.number}.txt": "0\n"})
+    theirs = state.issue(WEB, "By chance the same")
+    theirs.pull = Pull("ada/same", "main", state.id(), head)
+    with night.up():
+        night.until(lambda: night.runs() == {KEY: "duplicate"})
+    assert pulls(github) == [theirs]
+    assert f"pull/{theirs.number}" in str(night.sql("SELECT reason FROM runs"))
+
+
 @pytest.mark.parametrize("kind", [LOST, CUT, ERROR])
 def test_answers_that_are_lost_on_the_way_open_nothing_twice(tmp_path: Path, github: GitHub, kind: str) -> None:
     night = crew(github, tmp_path / "home")

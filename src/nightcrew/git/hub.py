@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,16 @@ class Hub:
         if isinstance(result, GitError):
             raise result
         return result
+
+    async def fetch_branches(self, branches: Sequence[str]) -> None:
+        """Bring the commits of these branches here, without a ref; those that are gone by now are left out."""
+        there = {f"refs/heads/{branch}" for branch in branches if re.fullmatch(r"[\w./+@-]+", branch)}
+        out = await git("ls-remote", "--heads", "--", self.url, env=self.env)
+        known = sorted(there & {name for _, _, name in map(_tabbed, out.split("\n"))})
+        if known:
+            async with self.lock:
+                args = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", self.url, *known)
+                await git(*args, git_dir=self.path, env=self.env)
 
     def fetched(self, sha: str) -> list[str]:
         """The refs under refs/remotes/origin that were at this commit when they were last fetched."""

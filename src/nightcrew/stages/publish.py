@@ -11,6 +11,7 @@ from nightcrew.errors import ForgeError, NightcrewError
 from nightcrew.git import Hub, Push, PushRejected
 from nightcrew.ports import Forge
 
+MOST = 100  # open pull requests that are compared
 Fence = Callable[[], object]
 """Raises errors.Fenced when this attempt no longer owns the run (I6)."""
 
@@ -49,6 +50,20 @@ class Publication:
     title: str
     body: str
     before: str = ""
+
+
+async def same_patch(hub: Hub, forge: Forge, repo: Repo, branch: str, base: str, patch_id: str) -> str:
+    """The address of another open pull request that makes this very change, "" when there is none.
+
+    Another crew's, or a person's: what is ours is known by our own rows. Only branches of the same repository are read.
+    """
+    others = [p for p in await forge.list(repo) if p.state == "open" and p.branch != branch and patch_id][:MOST]
+    if unknown := [pull.branch for pull in others if not await hub.sha(pull.head)]:
+        await hub.fetch_branches(unknown)
+    for pull in others:
+        if await hub.sha(pull.head) and await hub.patch_id(base, pull.head) == patch_id:
+            return pull.url
+    return ""
 
 
 async def publish(hub: Hub, forge: Forge, repo: Repo, what: Publication, crew: str, fence: Fence) -> PullRequest:
