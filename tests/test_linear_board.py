@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,15 +11,12 @@ from graphql import build_schema, parse, validate
 
 from nightcrew import transport
 from nightcrew.adapters.boards.linear import LinearBoard, queries
-from nightcrew.adapters.boards.linear import parse as reading
 from nightcrew.adapters.boards.linear.memory import WHOLE_EVERY
 from nightcrew.core.model import TicketState
-from nightcrew.errors import BoardError, ConfigError
+from nightcrew.errors import BoardError
 from nightcrew.testing.company import linear as company
 from nightcrew.testing.company.linear import Linear
-from nightcrew.transport import Answer
-
-NOW = 1_764_000_000.0
+from nightcrew.testing.company.linear_quota import PERIOD
 
 
 @pytest.fixture
@@ -118,86 +113,153 @@ async def test_the_selection_is_linears_own_filter(linear: Linear) -> None:
     assert "author" in left["Other author"]
 
 
-async def test_the_pull_request_is_attached_once_and_the_comment_is_one(linear: Linear) -> None:
-    linear.state.issue("One")
-    (ticket,) = (await board(linear).scan()).tickets
-    for state in (TicketState.WORKING, TicketState.REVIEW, TicketState.DONE):
-        for one in (board(linear), board(linear)):
-            await one.move(ticket.id, state, "note", "https://forge.example/1")
-    assert linear.state.links("ENG-1") == ["https://forge.example/1"]
-    (said,) = linear.state.said("ENG-1")
-    assert "is done" in said["body"]
-    assert linear.state.named("ENG-1")["state"]["name"] == "Done"
+async def test_used_up_points_are_waited_for_and_nothing_is_asked_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINEAR_API_KEY", "lin_api_nightcrew")
+    at = time.time()
+    with Linear(complexity=1000, clock=lambda: at) as linear:
+        one = board(linear)
+        one.service.now = lambda: at
+        for _ in range(2):
+            with pytest.raises(BoardError, match="Linear asks us to wait"):
+                await one.scan()
+        assert len(linear.log) == 3  # who we are, the team, and the first page
+        linear.buckets["complexity"].size = 100_000  # a better plan
+        at += PERIOD
+        assert (await one.scan()).tickets == ()
+        assert linear.violations == []
 
 
-async def test_an_app_is_the_delegate_and_tells_a_session(linear: Linear, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LINEAR_API_KEY", "lin_oauth_app")
+# -- what is seen ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("ahead", [-5400.0, 5400.0])
+async def test_changes_are_asked_for_by_linears_own_clock(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+    monkeypatch.setenv("LINEAR_API_KEY", "lin_api_nightcrew")
+    at = time.time() + ahead
+    with Linear(clock=lambda: at) as linear:
+        for n in range(120):
+            linear.state.issue(f"Ticket {n}")
+        at += 600
+        one = board(linear)
+        await one.scan()
+        linear.state.move("ENG-1", "In Progress")
+        linear.costs.clear()
+        assert {t.key: t.state for t in (await one.scan()).tickets}["ENG-1"] is TicketState.WORKING
+        assert [what for what, _ in linear.costs] == ["Changes", "Issues"]
+
+
+async def test_an_archived_issue_is_gone_and_says_so(linear: Linear) -> None:
     linear.state.issue("One")
+    one = board(linear)
+    await one.scan()
+    linear.state.archive("ENG-1")
+    for late in (one, board(linear)):
+        assert (await late.scan()).tickets == ()
+        assert [t.left for t in await late.fetch(["ENG-1"])] == ["it is archived"]
+
+
+async def test_an_issue_that_goes_to_another_team_while_it_is_worked_is_seen_to_go(linear: Linear) -> None:
+    linear.state.team("OPS", "Operations")
+    linear.state.issue("One", state="In Progress")
     one = board(linear)
     (ticket,) = (await one.scan()).tickets
-    await one.move(ticket.id, TicketState.WORKING, "on it")
-    await one.move(ticket.id, TicketState.BLOCKED, "no key")
-    assert linear.state.named("ENG-1")["delegate"]["name"] == "app"
-    assert len(linear.state.sessions) == 1
-    assert [a["content"]["type"] for a in linear.state.activities.values()] == ["thought", "error"]
+    linear.state.send("ENG-1", "OPS")
+    assert (await one.scan()).tickets == ()
+    assert [t.left for t in await one.fetch([ticket.id])] == ["it moved to the team OPS"]
 
 
-async def test_a_state_that_the_team_has_no_word_for_is_named(linear: Linear) -> None:
-    linear.state.issue("One")
-    linear.state.teams["ENG"]["labels"] = []
+async def test_a_blocker_of_another_team_is_seen_to_end_and_to_come_back(linear: Linear) -> None:
+    linear.state.team("OPS", "Operations")
+    first = linear.state.issue("First", team="OPS")
+    linear.state.issue("Second", blocked_by=["OPS-1"])
     one = board(linear)
-    (ticket,) = (await one.scan()).tickets
-    with pytest.raises(BoardError, match="no label and no state 'nightcrew: blocked'"):
-        await one.move(ticket.id, TicketState.BLOCKED)
-    about = await board(linear).about()
-    assert about["places"] == [("ENG", "Engineering")]
-    assert "nightcrew: blocked" in str(about["missing"])
-    with pytest.raises(BoardError, match="no team NOPE"):
-        await board(linear, team="NOPE").scan()
+    assert [t.blocked_by for t in (await one.scan()).tickets] == [(first["id"],)]
+    linear.state.move("OPS-1", "Done")
+    assert [t.blocked_by for t in (await one.scan()).tickets] == [()]
 
 
-async def test_used_up_points_are_waited_for_and_nothing_is_asked_meanwhile(linear: Linear) -> None:
-    linear.left["complexity"] = 100
+async def test_a_blocker_that_is_opened_again_blocks_again(linear: Linear) -> None:
+    linear.state.issue("First", state="Done")
+    linear.state.issue("Second", blocked_by=["ENG-1"])
     one = board(linear)
-    one.service.patience = 0
+    assert [t.blocked_by for t in (await one.scan()).tickets] == [()]
+    linear.state.move("ENG-1", "Todo")
+    assert [t.blocked_by != () for t in (await one.scan()).tickets if t.key == "ENG-2"] == [True]
+
+
+async def test_the_25th_blocker_blocks_too(linear: Linear) -> None:
+    keys = [linear.state.issue(f"First {n}", state="Done")["identifier"] for n in range(24)]
+    last = linear.state.issue("Last")
+    linear.state.issue("Blocked", blocked_by=[*keys, last["identifier"]])
+    assert [t.blocked_by for t in (await board(linear).scan()).tickets if t.title == "Blocked"] == [(last["id"],)]
+    assert max(cost for _, cost in linear.costs) < company.MOST
+
+
+async def test_capitals_of_labels_and_names_make_no_difference(linear: Linear) -> None:
+    linear.state.issue("One", labels=["nightcrew"], project="Site")
+    linear.state.assign("ENG-1", "ada")
+    one = board(linear, team="eng", labels=["NightCrew"], project="SITE", assignee="ADA", authors=["Ada@Acme.example"])
     for _ in range(2):
-        with pytest.raises(BoardError, match="Linear asks us to wait"):
-            await one.scan()
-    assert len(linear.log) == 2  # who we are, and the team
+        assert [t.left for t in (await one.scan()).tickets] == [""]
+        linear.state.touch(linear.state.named("ENG-1"))
 
 
-@pytest.mark.parametrize(("status", "headers", "code", "wait"), [
-    (200, {}, "", None), (400, {}, "INPUT_ERROR", None), (429, {}, "", 60),
-    (400, {"retry-after": "7"}, "RATELIMITED", 7),
-    (400, {"x-ratelimit-complexity-remaining": "0", "x-ratelimit-complexity-reset": f"{(NOW + 90) * 1000:.0f}"},
-     "RATELIMITED", 90),
+@pytest.mark.parametrize(("assignee", "titles"), [
+    ("me", {"ours"}), ("none", {"nobody's"}), ("ada", {"ada's"}), ("", {"ours", "nobody's", "ada's"}),
 ])  # fmt: skip
-def test_a_limit_is_read_from_what_linear_says(
-    status: int, headers: dict[str, str], code: str, wait: float | None
+async def test_the_assignee_selects(linear: Linear, assignee: str, titles: set[str]) -> None:
+    for title, who in (("ours", "nightcrew"), ("nobody's", ""), ("ada's", "ada")):
+        linear.state.assign(linear.state.issue(title)["id"], who)
+    one = board(linear, assignee=assignee)
+    assert {t.title for t in (await one.scan()).tickets} == titles
+    assert {t.title for t in await one.fetch(["ENG-1", "ENG-2", "ENG-3"]) if not t.left} == titles
+
+
+async def test_what_is_left_out_is_shown_with_the_reason(linear: Linear) -> None:
+    linear.state.issue("Taken", labels=["nightcrew"])
+    linear.state.issue("No label")
+    linear.state.issue("Of bob", labels=["nightcrew"], author="bob")
+    linear.state.issue("Over", state="Done")
+    found = await board(linear, labels=["nightcrew"], authors=["ada"]).considered()
+    assert [(t.title, t.left) for t in found] == [
+        ("Of bob", "its author is not one whose tickets are taken"),
+        ("No label", "it has not the label 'nightcrew'"), ("Taken", ""),
+    ]  # fmt: skip
+    assert max(cost for _, cost in linear.costs) < company.MOST
+
+
+# -- "stop" ------------------------------------------------------------------------------------------------------------
+async def test_stop_is_heard_in_the_one_request_although_a_comment_changes_no_issue(linear: Linear) -> None:
+    linear.state.stirs = False
+    for n in range(500):
+        linear.state.issue(f"Ticket {n}", state="In Progress")
+    for issue in linear.state.issues.values():
+        issue["updatedAt"] = "2026-11-01T03:00:00.000Z"
+    one = board(linear)
+    await one.scan()
+    said = [linear.state.say("ENG-7", "ada", text) for text in ("please do not stop", "stop")]
+    linear.costs.clear()
+    heard = {t.key: t.stop for t in (await one.scan()).tickets if t.stop}
+    assert heard == {"ENG-7": f"ada said stop at {said[1]['createdAt']} (comment {said[1]['id']})"}
+    ((_, cost),) = linear.costs
+    assert cost <= 400
+
+
+async def test_the_newest_of_many_stops_is_heard(linear: Linear) -> None:
+    linear.state.issue("One", state="In Progress")
+    one = board(linear)
+    await one.scan()
+    for _ in range(40):
+        last = linear.state.say("ENG-1", "ada", "Stop.")
+    assert [last["id"] in t.stop for t in (await one.scan()).tickets] == [True]
+    assert [last["id"] in t.stop for t in (await board(linear).scan()).tickets] == [True]
+
+
+@pytest.mark.parametrize(("author", "people", "heard"), [
+    ("ada", [], True), ("ada", ["ada@acme.example"], True), ("bob", ["ada@acme.example"], False),
+    ("nightcrew", [], True), ("app", [], False), ("eve", [], False),
+])  # fmt: skip
+async def test_people_are_heard_programs_and_strangers_are_not(
+    linear: Linear, author: str, people: list[str], heard: bool
 ) -> None:
-    data = {"errors": [{"message": "m", "extensions": {"code": code}}]}
-    limit = reading.limits(Answer(status, headers, data), NOW)
-    assert (limit and limit.wait) == wait
-
-
-def test_a_delivery_is_believed_when_it_is_signed_and_young() -> None:
-    raw = json.dumps({"webhookTimestamp": NOW * 1000}).encode()
-    signed = {"linear-signature": hmac.new(b"s", raw, hashlib.sha256).hexdigest(), "linear-delivery": "d1"}
-    assert reading.verify_webhook(raw, signed, "s", NOW + 59) == "d1"
-    assert reading.verify_webhook(raw, signed, "s", NOW + 61) is None
-    assert reading.verify_webhook(raw, signed, "other", NOW) is None
-    assert reading.verify_webhook(raw + b" ", signed, "s", NOW) is None
-    assert reading.verify_webhook(raw, {}, "s", NOW) is None
-
-
-async def test_what_the_stand_in_sends_is_believed(linear: Linear, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOOK", "s")
-    assert board(linear).delivery(b"{}", {}, NOW) is None
-    raw = json.dumps({"webhookTimestamp": NOW * 1000}).encode()
-    signed = {"Linear-Signature": hmac.new(b"s", raw, hashlib.sha256).hexdigest(), "Linear-Delivery": "d1"}
-    assert board(linear, webhook_secret="$HOOK").delivery(raw, signed, NOW) == "d1"
-
-
-def test_settings_that_cannot_be_used_are_named(linear: Linear) -> None:
-    with pytest.raises(ConfigError, match=r"\[board\] team"):
-        LinearBoard("b", {}, Path("/"))
+    linear.state.issue("One", state="In Progress")
+    linear.state.say("ENG-1", author, "@nightcrew stop")
+    assert [t.stop != "" for t in (await board(linear, people=people).scan()).tickets] == [heard]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
+from collections.abc import Callable
+from email.utils import formatdate
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
@@ -15,9 +18,10 @@ import msgspec
 from aiohttp import web
 from graphql import GraphQLError, GraphQLSchema, build_schema, execute_sync, parse, validate
 
-from nightcrew.testing.company.linear_filter import fits, page, points
+from nightcrew.testing.company.linear_filter import fits, page
+from nightcrew.testing.company.linear_quota import Bucket, points
 from nightcrew.testing.company.linear_state import Row, State
-from nightcrew.testing.company.standin import Standin
+from nightcrew.testing.company.standin import Handler, Standin
 
 MOST = 10_000  # points of one request
 
@@ -25,14 +29,17 @@ MOST = 10_000  # points of one request
 class Linear(Standin):
     """Use it as a block. `state` is what is in the workspace; `costs` are the points of each request.
 
-    `requests` and `complexity` an hour are free; what is beyond is answered HTTP 400 with RATELIMITED.
+    `requests` and `complexity` come back within an hour; what is beyond is answered HTTP 400 with RATELIMITED. `clock`
+    says the time in epoch seconds.
     """
 
-    def __init__(self, requests: int = 5000, complexity: float = 3_000_000) -> None:
+    def __init__(
+        self, requests: int = 5000, complexity: float = 3_000_000, clock: Callable[[], float] = time.time
+    ) -> None:
         super().__init__()
-        self.state = State(self.turn)
-        self.free = {"requests": float(requests), "complexity": complexity}
-        self.left = dict(self.free)
+        self.clock = clock
+        self.state = State(self.turn, clock)
+        self.buckets = {"requests": Bucket(float(requests)), "complexity": Bucket(complexity)}
         self.costs: list[tuple[str, float]] = []
 
     @property
@@ -49,21 +56,28 @@ class Linear(Standin):
         return [self.route("POST", "/graphql", self._graphql)]
 
     def limit(self) -> web.Response:
-        data = {"errors": [{"message": "Rate limit exceeded", "extensions": {"code": "RATELIMITED"}}]}
-        ends = {
-            "X-RateLimit-Requests-Remaining": "0",
-            "X-RateLimit-Requests-Reset": str(int(time.time() * 1000) + 1000),
-        }
-        return web.json_response(data, status=400, headers=ends)
+        ends = {"X-RateLimit-Requests-Remaining": "0",
+                "X-RateLimit-Requests-Reset": str(int(self.clock() * 1000) + 1000)}  # fmt: skip
+        return _refused("Rate limit exceeded", "RATELIMITED", 400, ends)
+
+    def delivery(self, event: str, secret: str) -> tuple[bytes, dict[str, str]]:
+        """The body and the headers of a signed delivery."""
+        told = {"action": "update", "type": event, "webhookTimestamp": int(self.clock() * 1000)}
+        body = msgspec.json.encode(told)
+        signed = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        return body, {"linear-signature": signed, "linear-event": event, "linear-delivery": str(uuid4())}
 
     def deliver(self, event: str, url: str, secret: str, times: int = 1) -> list[int]:
-        """Send a signed delivery; the statuses of the answers."""
-        body = msgspec.json.encode({"action": "update", "type": event, "webhookTimestamp": int(time.time() * 1000)})
-        signed = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        headers = {"linear-signature": signed, "linear-event": event, "linear-delivery": str(uuid4())}
+        """Send a delivery as often as that; the statuses of the answers."""
+        body, headers = self.delivery(event, secret)
         return [httpx.post(url, content=body, headers=headers).status_code for _ in range(times)]
 
     # -- serving -----------------------------------------------------------------------------------------------------
+    async def _answered(self, request: web.Request, what: str, handler: Handler) -> web.StreamResponse:
+        """Each operation by its name, so that it can be counted and broken."""
+        found = re.search(rb"(?:query|mutation) (\w+)", await request.read())
+        return await super()._answered(request, f"{what} {found[1].decode() if found else ''}".strip(), handler)
+
     async def _graphql(self, request: web.Request) -> web.Response:
         asked = msgspec.json.decode(await request.read())
         with self.turn:
@@ -85,10 +99,12 @@ class Linear(Standin):
         self.costs.append((document.definitions[0].name.value, cost))  # type: ignore[attr-defined]
         if cost > MOST:
             return _refused("Query too complex", "INPUT_ERROR", 400)
-        if self.left["requests"] < 1 or self.left["complexity"] < cost:
-            return self.limit()
-        self.left["requests"] -= 1
-        self.left["complexity"] -= cost
+        wanted = {"requests": 1.0, "complexity": cost}
+        left = {kind: bucket.fill(self.clock()) for kind, bucket in self.buckets.items()}
+        if any(left[kind] < most for kind, most in wanted.items()):
+            return _refused("Rate limit exceeded", "RATELIMITED", 400, self._headers(cost))
+        for kind, most in wanted.items():
+            self.buckets[kind].left -= most
         for name, user in self.state.users.items():
             user["isMe"] = name == login
         done = execute_sync(self.schema, document, self._root(login), variable_values=asked.get("variables"))
@@ -99,12 +115,11 @@ class Linear(Standin):
         return web.json_response(told, status=400 if done.errors else 200, headers=self._headers(cost))
 
     def _headers(self, cost: float) -> dict[str, str]:
-        reset = str(int(time.time() * 1000) + 3_600_000)
-        told = {"X-Complexity": f"{cost:.0f}"}
-        for kind in ("requests", "complexity"):
-            told |= {f"X-RateLimit-{kind.title()}-Limit": f"{self.free[kind]:.0f}",
-                     f"X-RateLimit-{kind.title()}-Remaining": f"{max(self.left[kind], 0):.0f}",
-                     f"X-RateLimit-{kind.title()}-Reset": reset}  # fmt: skip
+        told = {"Date": formatdate(self.clock(), usegmt=True), "X-Complexity": f"{cost:.0f}"}
+        for kind, bucket in self.buckets.items():
+            told |= {f"X-RateLimit-{kind.title()}-Limit": f"{bucket.size:.0f}",
+                     f"X-RateLimit-{kind.title()}-Remaining": f"{int(bucket.left)}",
+                     f"X-RateLimit-{kind.title()}-Reset": f"{bucket.full_at() * 1000:.0f}"}  # fmt: skip
         return told
 
     def _root(self, login: str) -> Row:
@@ -125,7 +140,7 @@ class Linear(Standin):
                 "labels": lambda _i, **asked: page(team["labels"], asked)}  # fmt: skip
 
     def _issues(self, _info: object, filter: Row | None = None, includeArchived: bool = False, **asked: Any) -> Row:  # noqa: A002
-        rows = sorted(self.state.issues.values(), key=lambda one: one["updatedAt"], reverse=True)
+        rows = self.state.issues.values()
         found = [one for one in rows if (includeArchived or not one["archivedAt"]) and fits(one, filter)]
         return page([self._issue(one) for one in found], asked)
 
@@ -138,8 +153,7 @@ class Linear(Standin):
                 "inverseRelations": lambda _i, **asked: page(relations, asked)}  # fmt: skip
 
     def _comments(self, _info: object, filter: Row | None = None, **asked: Any) -> Row:  # noqa: A002
-        rows = sorted(self.state.comments.values(), key=lambda one: one["createdAt"])
-        return page([one for one in rows if fits(one, filter)], asked)
+        return page([one for one in self.state.comments.values() if fits(one, filter)], asked)
 
     def _comment(self, _info: object, id: str = "", hash: str = "") -> Row:  # noqa: A002
         if id not in self.state.comments:
@@ -167,7 +181,7 @@ class _Acts:
         issue, team = self._found(id), self._found(id)["team"]
         if wanted := input.get("stateId"):
             issue["state"] = next(one for one in team["states"] if one["id"] == wanted)
-        added = [one for one in team["labels"] if one["id"] in (input.get("addedLabelIds") or ())]
+        added = [one for one in self.state.usable(team) if one["id"] in (input.get("addedLabelIds") or ())]
         gone = set(input.get("removedLabelIds") or ())
         issue["labels"] = [one for one in issue["labels"] if one["id"] not in gone]
         issue["labels"] += [one for one in added if one not in issue["labels"]]
@@ -180,14 +194,14 @@ class _Acts:
         if input.get("id") in self.state.issues:
             raise _Refused("Entity with this id already exists")
         team = next(one for one in self.state.teams.values() if one["id"] == input["teamId"])
-        labels = [one["name"] for one in team["labels"] if one["id"] in (input.get("labelIds") or ())]
+        labels = [one["name"] for one in self.state.usable(team) if one["id"] in (input.get("labelIds") or ())]
         state = next((one["name"] for one in team["states"] if one["id"] == input.get("stateId")), "Todo")
         made = self.state.issue(input["title"], input.get("description") or "", labels, self.user["name"], team["key"],
                                 state, int(input.get("priority") or 0), id=input.get("id") or "")  # fmt: skip
         return {"success": True, "issue": self.linear._issue(made)}
 
     def say(self, _info: object, input: Row) -> Row:  # noqa: A002
-        if input.get("id") in self.state.comments:
+        if input.get("id") in self.state.comments or input.get("id") in self.state.deleted:
             raise _Refused("Entity with this id already exists")
         issue = self._found(input["issueId"])
         said = self.state.say(issue["id"], self.user["name"], input["body"], input.get("id") or "")
@@ -198,7 +212,8 @@ class _Acts:
         if said["user"] is not self.user:
             raise _Refused("Not allowed to edit this comment")
         said["body"], said["updatedAt"] = input["body"], self.state.now()
-        self.state.touch(said["issue"])
+        if self.state.stirs:
+            self.state.touch(said["issue"])
         return {"success": True, "comment": said}
 
     def attach(self, _info: object, input: Row) -> Row:  # noqa: A002
@@ -220,10 +235,13 @@ class _Acts:
     def activity(self, _info: object, input: Row) -> Row:  # noqa: A002
         if input["agentSessionId"] not in self.state.sessions:
             raise _Refused("Entity not found: AgentSession")
+        if input["id"] in self.state.activities:
+            raise _Refused("Entity with this id already exists")
         self.state.activities[input["id"]] = {"id": input["id"], "content": input["content"],
                                               "session": input["agentSessionId"]}  # fmt: skip
         return {"success": True, "agentActivity": self.state.activities[input["id"]]}
 
 
-def _refused(message: str, code: str, status: int) -> web.Response:
-    return web.json_response({"errors": [{"message": message, "extensions": {"code": code}}]}, status=status)
+def _refused(message: str, code: str, status: int, headers: dict[str, str] | None = None) -> web.Response:
+    data = {"errors": [{"message": message, "extensions": {"code": code}}]}
+    return web.json_response(data, status=status, headers=headers)

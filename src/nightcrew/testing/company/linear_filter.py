@@ -1,4 +1,4 @@
-"""Linear's filters, pages and complexity points, over plain dictionaries in the schema's own words."""
+"""Linear's filters, orders and pages, over plain dictionaries in the schema's own words."""
 
 from __future__ import annotations
 
@@ -6,17 +6,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from graphql import (
-    DocumentNode,
-    FieldNode,
-    FragmentDefinitionNode,
-    FragmentSpreadNode,
-    InlineFragmentNode,
-    OperationDefinitionNode,
-    SelectionSetNode,
-    VariableNode,
-)
 
 Row = Mapping[str, Any]
 _DURATION = re.compile(r"(-?)P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
@@ -32,8 +21,8 @@ def _fits(row: Any, key: str, value: Any) -> bool:
         return all(fits(row, one) for one in value)
     if key == "or":
         return any(fits(row, one) for one in value)
-    if row is None:
-        return key == "null" and bool(value)
+    if key == "null" or row is None:
+        return key == "null" and (row is None) is bool(value)
     if key in ("some", "every"):
         return (any if key == "some" else all)(fits(one, value) for one in row)
     if isinstance(row, Mapping):
@@ -49,7 +38,7 @@ def _compares(there: Any, how: str, value: Any) -> bool:
         "nin": lambda: there not in value, "gt": lambda: there > value, "gte": lambda: there >= value,
         "lt": lambda: there < value, "lte": lambda: there <= value,
         "eqIgnoreCase": lambda: str(there).lower() == value.lower(), "contains": lambda: value in there,
-        "null": lambda: not value,
+        "containsIgnoreCase": lambda: value.lower() in str(there).lower(),
     }  # fmt: skip
     return simple[how]()
 
@@ -70,42 +59,11 @@ def stamp(at: datetime) -> str:
 
 
 def page(rows: Sequence[Row], asked: Row) -> dict[str, Any]:
-    """A connection: rows after a cursor, at most `first` of them."""
-    rows, after = list(rows), asked.get("after")
+    """A connection: rows after a cursor, at most `first` of them, the newest first."""
+    order, after = str(asked.get("orderBy") or "createdAt"), asked.get("after")
+    rows = sorted(rows, key=lambda row: str(row.get(order, "")), reverse=True)
     start = next((n + 1 for n, row in enumerate(rows) if row["id"] == after), 0) if after else 0
     shown = rows[start : start + (asked.get("first") or 50)]
     more = start + len(shown) < len(rows)
     return {"nodes": shown, "pageInfo": {"hasNextPage": more, "endCursor": shown[-1]["id"] if shown else None,
                                          "hasPreviousPage": start > 0, "startCursor": None}}  # fmt: skip
-
-
-def points(document: DocumentNode, variables: Row) -> float:
-    """What a request costs: 0.1 for each property, 1 for each object, connections times their size (documentation)."""
-    fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
-    (operation,) = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
-    return _points(operation.selection_set, fragments, variables)
-
-
-def _points(chosen: SelectionSetNode, fragments: Mapping[str, FragmentDefinitionNode], variables: Row) -> float:
-    total = 0.0
-    for one in chosen.selections:
-        if isinstance(one, FragmentSpreadNode):
-            total += _points(fragments[one.name.value].selection_set, fragments, variables)
-        elif isinstance(one, InlineFragmentNode):
-            total += _points(one.selection_set, fragments, variables)
-        elif isinstance(one, FieldNode):
-            total += _field(one, fragments, variables)
-    return total
-
-
-def _field(field: FieldNode, fragments: Mapping[str, FragmentDefinitionNode], variables: Row) -> float:
-    if field.selection_set is None:
-        return 0.1
-    inside = _points(field.selection_set, fragments, variables)
-    names = {one.name.value for one in field.selection_set.selections if isinstance(one, FieldNode)}
-    size = 50.0 if "nodes" in names else 1.0
-    for given in field.arguments or ():
-        if given.name.value in ("first", "last"):
-            told = given.value
-            size = float(variables[told.name.value] if isinstance(told, VariableNode) else getattr(told, "value", 50))
-    return size * inside if "nodes" in names else 1 + inside

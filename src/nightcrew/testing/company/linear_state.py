@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -19,10 +19,14 @@ PEOPLE = {"nightcrew": False, "ada": False, "bob": False, "app": True}
 
 
 class State:
-    """Everything in the workspace. Methods are what people do; each takes `turn`, so any thread may call them."""
+    """Everything in the workspace. Methods are what people do; each takes `turn`, so any thread may call them.
 
-    def __init__(self, turn: threading.RLock) -> None:
-        self.turn = turn
+    `clock` says the time in epoch seconds. `stirs`: a comment changes its issue's `updatedAt` (nobody promises that).
+    """
+
+    def __init__(self, turn: threading.RLock, clock: Callable[[], float]) -> None:
+        self.turn, self.clock = turn, clock
+        self.stirs = True
         self.organization = {"id": str(uuid4()), "urlKey": "acme", "name": "Acme"}
         self.users = {name: self._user(name, app) for name, app in PEOPLE.items()}
         self.tokens = {"lin_api_nightcrew": "nightcrew", "Bearer lin_oauth_app": "app"}
@@ -33,7 +37,9 @@ class State:
         self.attachments: dict[str, Row] = {}
         self.sessions: dict[str, Row] = {}
         self.activities: dict[str, Row] = {}
-        self._ticks = 0
+        self.labels: list[Row] = []  # of the workspace: in no team's list
+        self.deleted: set[str] = set()  # comments: their ids stay taken
+        self._last = 0
         self.team("ENG", "Engineering")
 
     def _user(self, name: str, app: bool) -> Row:
@@ -41,10 +47,9 @@ class State:
                 "isMe": False, "organization": self.organization}  # fmt: skip
 
     def now(self) -> str:
-        """A stamp; no two are the same, as on the service."""
-        self._ticks += 1
-        at = datetime.now(UTC)
-        return stamp(at.replace(microsecond=(at.microsecond // 1000 + self._ticks) % 1000 * 1000))
+        """A stamp, later than the one before."""
+        self._last = max(int(self.clock() * 1000), self._last + 1)
+        return stamp(datetime.fromtimestamp(self._last / 1000, UTC))
 
     def team(self, key: str, name: str) -> Row:
         """A team with the usual workflow."""
@@ -71,12 +76,22 @@ class State:
                 "createdAt": now, "updatedAt": now, "archivedAt": None, "trashed": None, "team": where,
                 "state": self.state(team, state), "project": self.project(project) if project else None,
                 "assignee": None, "delegate": None, "creator": self.users[author],
-                "labels": [one for one in where["labels"] if one["name"] in labels],
+                "labels": [one for one in self.usable(where) if one["name"] in labels],
                 "blockers": [self.named(word) for word in blocked_by], "branchName": key.lower(),
                 "previousIdentifiers": [], "sortOrder": 0.0,
             }  # fmt: skip
             self.issues[made["id"]] = made
             return made
+
+    def usable(self, team: Row) -> list[Row]:
+        """The labels that an issue of a team may have."""
+        return [*team["labels"], *self.labels]
+
+    def label(self, name: str) -> Row:
+        """A label of the whole workspace."""
+        with self.turn:
+            self.labels.append({"id": str(uuid4()), "name": name})
+            return self.labels[-1]
 
     def state(self, team: str, name: str) -> Row:
         found: Row = next(one for one in self.teams[team]["states"] if one["name"] == name)
@@ -96,11 +111,43 @@ class State:
             issue["state"] = self.state(issue["team"]["key"], state)
             self.touch(issue)
 
-    def unlabel(self, word: str, label: str) -> None:
+    def relabel(self, word: str, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        """A person changes its labels."""
         with self.turn:
             issue = self.named(word)
-            issue["labels"] = [one for one in issue["labels"] if one["name"] != label]
+            issue["labels"] = [one for one in issue["labels"] if one["name"] not in (*add, *remove)]
+            issue["labels"] += [one for one in self.usable(issue["team"]) if one["name"] in add]
             self.touch(issue)
+
+    def unlabel(self, word: str, label: str) -> None:
+        self.relabel(word, remove=[label])
+
+    def assign(self, word: str, login: str) -> None:
+        """A person gives it to somebody, "" to nobody."""
+        with self.turn:
+            self.named(word)["assignee"] = self.users.get(login)
+            self.touch(self.named(word))
+
+    def archive(self, word: str) -> None:
+        """A person archives it."""
+        with self.turn:
+            self.named(word)["archivedAt"] = self.now()
+            self.touch(self.named(word))
+
+    def send(self, word: str, team: str) -> None:
+        """A person moves it to another team: its key changes, its id stays."""
+        with self.turn:
+            issue, where = self.named(word), self.teams[team]
+            where["last"] += 1
+            issue |= {"team": where, "number": float(where["last"]), "identifier": f"{team}-{where['last']}",
+                      "state": self.state(team, issue["state"]["name"])}  # fmt: skip
+            self.touch(issue)
+
+    def unsay(self, comment: str) -> None:
+        """A person deletes a comment."""
+        with self.turn:
+            self.comments.pop(comment)
+            self.deleted.add(comment)
 
     def say(self, word: str, author: str, text: str, id: str = "") -> Row:  # noqa: A002
         """A comment; one by a person who is not in the workspace comes from outside."""
@@ -111,7 +158,8 @@ class State:
                     "parentId": None, "url": f"{issue['url']}#comment", "user": user, "botActor": None,
                     "externalUser": None if user else {"id": str(uuid4()), "name": author}, "issue": issue}  # fmt: skip
             self.comments[made["id"]] = made
-            self.touch(issue)
+            if self.stirs:
+                self.touch(issue)
             return made
 
     def said(self, word: str) -> list[Row]:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from nightcrew.adapters.boards.linear import queries
 from nightcrew.adapters.boards.linear.memory import PAGE, Issues
-from nightcrew.adapters.boards.linear.parse import ENDED, LABELS, Raw, Reader, Settings, limits, verify_webhook
-from nightcrew.adapters.visible import progress, stable_uuid
+from nightcrew.adapters.boards.linear.parse import ENDED, Raw, Reader, Settings, limits, same_team, verify_webhook
+from nightcrew.adapters.boards.linear.showing import Showing
+from nightcrew.adapters.boards.linear.workflow import ENDS, NoLabel, Workflow
 from nightcrew.core.model import Ticket, TicketState
 from nightcrew.errors import BoardError, ConfigError
 from nightcrew.ports import Scan
 from nightcrew.settings import read_settings, secret
-from nightcrew.transport import Fault, Lost, Refused, Service, told_as
+from nightcrew.transport import Answer, Lost, Refused, Service, told_as
 
 __all__ = ["LinearBoard", "Settings"]
 
-log = logging.getLogger("nightcrew.boards.linear")
 HOLDS = {"labels", "priority"}
-ENDS = {TicketState.DONE: "completed", TicketState.CLOSED: "canceled"}
-STARTS = {TicketState.OPEN: "unstarted", TicketState.WORKING: "started", TicketState.REVIEW: "started"}
-SAYS = {TicketState.WORKING: "thought", TicketState.REVIEW: "response", TicketState.DONE: "response"}
+OPEN = TicketState.OPEN
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+KEY = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,9})-(\d{1,9})")
 
 
 class LinearBoard:
@@ -41,12 +42,17 @@ class LinearBoard:
         cures = {"team": 'Name the team by its key: team = "ENG".', "states": f"Our states: {', '.join(TicketState)}."}
         self.settings = told = read_settings(Settings, "[board]", settings, cures)
         self.reader = Reader(told)
-        self.service = Service("Linear", told.url, self._headers, limits, writes=2)
-        self.issues = Issues(self._ask, told, self._claimed, self._may_stop)
+        if clash := sorted(self.reader.wanted & set(self.reader.means)):
+            raise ConfigError(f"[board] labels: {clash[0]!r} also stands for a state.",
+                              hint="A label that selects must stay when the state changes: use another.")  # fmt: skip
+        base, _, last = told.url.rstrip("/").rpartition("/")
+        self.service, self._path = Service("Linear", base, self._headers, limits, writes=2), f"/{last}"
+        self.issues = Issues(self._ask, told, self._claimed, self._may_stop, self._now)
         self._team: Raw = {}
         self._me: Raw = {}
-        self._said: dict[str, str] = {}
-        self._sessions: dict[str, str] = {}
+        self._labels: dict[str, str] = {}  # of the workspace, as far as they were looked for
+        self._ahead = 0.0  # seconds that Linear's clock is ahead of ours
+        self._showing: Showing | None = None
 
     async def _headers(self) -> Mapping[str, str]:
         token = secret("[board]", "token", self.settings.token or "$LINEAR_API_KEY")
@@ -56,20 +62,30 @@ class LinearBoard:
         """The data of one request. Raises a Fault, also for errors in an answer; `again`: it may be sent twice."""
         asked = {"query": query, "variables": variables}
         if query.lstrip().startswith("mutation"):
-            answer = await self.service.write("POST", "", asked, again=again)
+            answer = await self.service.write("POST", self._path, asked, again=again)
         else:
-            answer = await self.service.ask("", asked)
+            answer = await self.service.ask(self._path, asked)
+        self._compare(answer)
         data = answer.data if isinstance(answer.data, dict) else {}
         if data.get("errors") or not isinstance(data.get("data"), dict):
             raise Refused("Linear", "a request", answer)
         return data["data"]
 
+    def _compare(self, answer: Answer) -> None:
+        """Look at Linear's clock: what changed since the last look is asked for by its time, not by ours."""
+        with suppress(TypeError, ValueError):
+            self._ahead = parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - time.time()
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(time.time() + self._ahead, UTC)
+
     def _claimed(self, raw: Raw) -> bool:
         return self.reader.state(raw) not in (TicketState.OPEN, TicketState.OTHER)
 
     def _may_stop(self, said: Raw) -> bool:
+        """Whether a comment's author is heard. Ours say more than "stop", so the owner of a personal key is heard."""
         user = said.get("user") or {}
-        if not user or user.get("isMe") or user.get("app") or said.get("botActor") or said.get("externalUser"):
+        if not user or user.get("app") or said.get("botActor") or said.get("externalUser"):
             return False
         people = {word.lower() for word in self.settings.people}
         return not people or user["name"].lower() in people or user["email"].lower() in people
@@ -85,7 +101,8 @@ class LinearBoard:
     def _ticket(self, raw: Raw) -> Ticket:
         known = self.issues
         left = "its author is not one whose tickets are taken" if raw["id"] in known.strange else ""
-        return self.reader.ticket(self.name, raw, frozenset(known.ended), known.stops.get(raw["id"], ""), left)
+        stop = known.stop(raw["id"]) if self._claimed(raw) else ""
+        return self.reader.ticket(self.name, raw, known.blocks, stop, left)
 
     async def _known(self) -> Raw:
         """The team with its states and labels, and who we are; asked once. Raises BoardError when there is no team."""
@@ -96,33 +113,39 @@ class LinearBoard:
                 raise BoardError(f"Linear shows us no team {self.settings.team}.",
                                  hint="Correct [board] team, or give the token access to it.")  # fmt: skip
             self._team = found[0]
+            self._showing = self._showing or Showing(self._ask, self._me, self.settings.agent_sessions == "auto")
         return self._team
+
+    async def _workflow(self) -> Workflow:
+        team = await self._known()
+        own = {str(one["name"]).lower(): str(one["id"]) for one in team["labels"]["nodes"]}
+        return Workflow(self.reader, team, self._me, self._labels | own)
 
     async def fetch(self, ids: Sequence[str]) -> list[Ticket]:
         """See `Board.fetch`; by id or key."""
         wanted = list(dict.fromkeys(ids))
         uuids = [word for word in wanted if UUID.fullmatch(word)]
-        keys = [m for word in wanted if (m := re.fullmatch(r"([A-Za-z][A-Za-z0-9_]{0,9})-(\d{1,9})", word))]
+        keys = [m for word in wanted if (m := KEY.fullmatch(word)) and m[1].lower() == self.settings.team.lower()]
         if not uuids and not keys:
             return []
         with told_as(BoardError):
             await self._known()
-            numbers = [int(m[2]) for m in keys if m[1].lower() == self.settings.team.lower()]
-            if numbers:
-                asked = {"team": {"key": {"eq": self.settings.team}}, "number": {"in": numbers}}
-                found = (await self._ask(queries.WHICH, {"filter": asked, "first": PAGE}))["issues"]["nodes"]
-                uuids += [row["id"] for row in found]
-            rows = await self._rows(list(dict.fromkeys(uuids)))
-        order = {word: n for n, word in enumerate(wanted)}
+            rows = await self._rows(uuids, [int(m[2]) for m in keys])
+        order = {word.lower(): n for n, word in enumerate(wanted)}
+        last = len(order)
         tickets = [self._ticket(row) for row in rows]
-        return sorted(tickets, key=lambda t: min(order.get(t.id, len(order)), order.get(t.key, len(order))))
+        return sorted(tickets, key=lambda t: min(order.get(t.id, last), order.get(t.key.lower(), last)))
 
-    async def _rows(self, ids: list[str]) -> list[Raw]:
+    async def _rows(self, ids: list[str], numbers: list[int]) -> list[Raw]:
+        if numbers:
+            asked = {"team": same_team(self.settings), "number": {"in": numbers}}
+            found = (await self._ask(queries.WHICH, {"filter": asked, "first": len(numbers)}))["issues"]["nodes"]
+            ids = list(dict.fromkeys([*ids, *(row["id"] for row in found)]))
         rows: list[Raw] = []
         for start in range(0, len(ids), PAGE):
-            for row in await self.issues.some(ids[start : start + PAGE]):
-                await self.issues.details(row)
-                rows.append(row)
+            rows += await self.issues.some(ids[start : start + PAGE])
+        if claimed := [row["id"] for row in rows if self._claimed(row)]:
+            await self.issues.listen(claimed)
         return rows
 
     async def move(self, ticket_id: str, state: TicketState, note: str = "", link: str = "") -> None:
@@ -130,103 +153,36 @@ class LinearBoard:
         if state is TicketState.OTHER:
             raise BoardError(f"{ticket_id} cannot be moved to {state}: there is no such state on Linear.")
         with told_as(BoardError):
-            team = await self._known()
+            await self._known()
             rows = await self.issues.some([ticket_id]) if UUID.fullmatch(ticket_id) else []
             if not rows:
                 raise BoardError(f"{ticket_id} is not on the board {self.name}.")
             raw = rows[0]
             if raw["state"]["type"] in ENDED and state not in (*ENDS, TicketState.OPEN):
                 return  # a person ended it meanwhile
-            if change := self._change(team, raw, state):
+            if change := await self._change(raw, state):
                 await self._ask(queries.UPDATE, {"id": ticket_id, "input": change})
-            if link and link not in {a["url"] for a in raw["attachments"]["nodes"]}:
+            new = bool(link) and link not in {a["url"] for a in raw["attachments"]["nodes"]}
+            if new:
                 await self._ask(queries.ATTACH, {"issueId": ticket_id, "url": link, "title": "Pull request"})
-            text = progress(state, note, link)
-            if self._me.get("app") and self.settings.agent_sessions:
-                await self._tell_session(ticket_id, state, text, link)
-            await self._tell(ticket_id, text)
+            assert self._showing, "made with the team"
+            await self._showing.show(ticket_id, state, note, link, new=new)
 
-    def _change(self, team: Raw, raw: Raw, state: TicketState) -> Raw:
-        """What of the issue is not yet as it should be."""
-        wanted = self._wanted(team, state, raw)
-        label = self._label(team, state)
-        there = {one["id"] for one in raw["labels"]["nodes"]}
-        ours = {one["id"] for one in team["labels"]["nodes"] if one["name"].lower() in self.reader.means}
-        change: Raw = {}
-        if wanted and wanted != raw["state"]["id"]:
-            change["stateId"] = wanted
-        if label and label not in there:
-            change["addedLabelIds"] = [label]
-        if gone := sorted((there & ours) - {label}):
-            change["removedLabelIds"] = gone
-        if self.settings.delegate and self._me.get("app") and state is TicketState.WORKING and not raw["delegate"]:
-            change["delegateId"] = self._me["id"]
-        return change
-
-    def _wanted(self, team: Raw, state: TicketState, raw: Raw) -> str:
-        """The workflow's state to be shown, "" for the one it has."""
-        states = sorted(team["states"]["nodes"], key=lambda one: one["position"])
-        named = self.reader.settings.write_states.get(state, "").lower()
-        if found := next((one["id"] for one in states if one["name"].lower() == named), ""):
-            return str(found)
-        if self.reader.state({**raw, "labels": {"nodes": []}}) is state:
-            return ""  # it says so already, by whatever name
-        kind = {**STARTS, **ENDS}.get(state, "")
-        right = [one for one in states if one["type"] == kind]
-        if state is TicketState.REVIEW:
-            right = [one for one in right if "review" in one["name"].lower()] or right
-        if kind and not right:
-            raise BoardError(
-                f"The team {team['key']} has no state for {state}.", hint=f"Set [board] write_states.{state}."
-            )
-        return str(right[0]["id"]) if right else ""
-
-    def _label(self, team: Raw, state: TicketState) -> str:
-        """The label to be shown, "" for none. Raises BoardError when the team lacks it."""
-        name = self.reader.labels.get(state, "").lower()
-        if any(one["name"].lower() == name for one in team["states"]["nodes"]):
-            return ""
-        found = next((one["id"] for one in team["labels"]["nodes"] if one["name"].lower() == name), "")
-        if name and not found:
-            raise BoardError(f"The team {team['key']} has no label and no state {self.reader.labels[state]!r}.",
-                             hint=f"Make the label in Linear, or set [board] write_states.{state}.")  # fmt: skip
-        return str(found)
-
-    async def _tell(self, issue: str, text: str) -> None:
-        """The one comment, whose id follows from the issue: it is found again after a restart and a lost answer."""
-        mark = stable_uuid("nightcrew", "progress", issue)
-        if self._said.get(issue) == text:
-            return
-        there = await self._comment(mark)
-        if there is None:
-            try:
-                await self._ask(queries.SAY, {"id": mark, "issueId": issue, "body": text}, again=False)
-            except (Lost, Refused):
-                if await self._comment(mark) != text:
-                    raise
-        elif there != text:
-            await self._ask(queries.SAY_ANEW, {"id": mark, "body": text})
-        self._said[issue] = text
-
-    async def _comment(self, mark: str) -> str | None:
+    async def _change(self, raw: Raw, state: TicketState) -> Raw:
+        """What has to change. A label or state that the team lacks may have been made since, or in the workspace."""
         try:
-            return str((await self._ask(queries.COMMENT, {"id": mark}))["comment"]["body"])
-        except Refused:
-            return None
+            return (await self._workflow()).change(raw, state)
+        except BoardError as error:
+            if not isinstance(error, NoLabel) or not await self._found(error.label):
+                self._team = {}
+            return (await self._workflow()).change(raw, state)
 
-    async def _tell_session(self, issue: str, state: TicketState, text: str, link: str) -> None:
-        """What an app does is told in its agent session as well; that it cannot be stops nothing."""
-        try:
-            if issue not in self._sessions:
-                urls = [{"label": "Pull request", "url": link}] if link else []
-                made = await self._ask(queries.SESSION, {"issueId": issue, "externalUrls": urls}, again=False)
-                self._sessions[issue] = made["agentSessionCreateOnIssue"]["agentSession"]["id"]
-            session, kind = self._sessions[issue], SAYS.get(state, "error")
-            mark = stable_uuid("nightcrew", "activity", session, state, text)
-            content = {"type": kind, "body": text}
-            await self._ask(queries.ACTIVITY, {"id": mark, "sessionId": session, "content": content})
-        except Fault as fault:
-            log.warning("session.untold", extra={"ticket": issue, "error": str(fault)})
+    async def _found(self, label: str) -> bool:
+        """Whether the workspace has such a label: its id is told by an issue of the team that has it."""
+        wanted = {"team": same_team(self.settings), "labels": {"some": {"name": {"eqIgnoreCase": label}}}}
+        for row in (await self._ask(queries.LABELLED, {"filter": wanted}))["issues"]["nodes"]:
+            self._labels |= {one["name"].lower(): one["id"] for one in row["labels"]["nodes"]}
+        return label.lower() in self._labels
 
     async def add(self, title: str, body: str = "", fields: Mapping[str, object] | None = None) -> Ticket:
         """See `Board.add`: a new issue of the team, with what the selection asks for."""
@@ -236,45 +192,52 @@ class LinearBoard:
                 f"A Linear issue cannot be given {unknown[0]}.", hint=f"It holds: {', '.join(sorted(HOLDS))}."
             )
         with told_as(BoardError):
-            made = self._new(await self._known(), title, body, given)
+            made = await self._new(title, body, given)
             try:
                 await self._ask(queries.CREATE, {"input": made}, again=False)
             except Lost:
                 if not await self.issues.some([made["id"]]):
                     raise
             (raw,) = await self.issues.some([made["id"]])
-        self.issues.take(raw)
         return self._ticket(raw)
 
-    def _new(self, team: Raw, title: str, body: str, given: Mapping[str, object]) -> Raw:
+    async def _new(self, title: str, body: str, given: Mapping[str, object]) -> Raw:
         """The issue to be made; its id is ours, so that it is found when the answer is lost."""
         asked = given.get("labels", ())
-        names = [*self.settings.labels[:1], *(asked if isinstance(asked, list | tuple) else [str(asked)])]
-        known = {one["name"].lower(): one["id"] for one in team["labels"]["nodes"]}
-        if missing := [str(name) for name in names if str(name).lower() not in known]:
-            raise BoardError(f"The team {team['key']} has no label {missing[0]!r}.", hint="Make it in Linear first.")
-        right = sorted((s for s in team["states"]["nodes"] if s["type"] == "unstarted"), key=lambda s: s["position"])
+        names = [*self.settings.labels[:1], *(asked if isinstance(asked, list | tuple) else [asked])]
+        work = await self._workflow()
+        labels = {await self._label(work, str(name)) for name in names}
+        right = [one["id"] for one in work.states if self.reader.state({"state": one, "labels": {"nodes": []}}) is OPEN]
         priority = given.get("priority", 5)
-        made: Raw = {"id": str(uuid4()), "teamId": team["id"], "title": title, "description": body,
-                     "labelIds": [known[str(name).lower()] for name in names],
+        made: Raw = {"id": str(uuid4()), "teamId": work.team["id"], "title": title, "description": body,
+                     "labelIds": sorted(labels),
                      "priority": priority if isinstance(priority, int) and priority < 5 else 0}  # fmt: skip
         if right:
-            made["stateId"] = right[0]["id"]
+            made["stateId"] = right[0]
         if self.settings.assignee.lower() == "me":
             made["assigneeId"] = self._me["id"]
         return made
+
+    async def _label(self, work: Workflow, name: str) -> str:
+        known = work.labels.get(name.lower()) or (await self._found(name) and self._labels[name.lower()])
+        if not known:
+            raise BoardError(f"The team {work.team['key']} has no label {name!r}.", hint="Make it in Linear first.")
+        return known
 
     def watched(self) -> tuple[Path, ...]:
         """Nothing: Linear is no folder."""
         return ()
 
     def delivery(self, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
-        """The id of a genuine webhook delivery, else None; see `Hooked`."""
-        if not self.settings.webhook_secret:
-            return None
-        lower = {name.lower(): value for name, value in headers.items()}
+        """See `Hooked.delivery`: signed with the webhook's secret, and no older than a minute."""
         told = secret("[board]", "webhook_secret", self.settings.webhook_secret)
-        return verify_webhook(raw, lower, told, now or time.time())
+        return verify_webhook(told, raw, headers, now)
+
+    async def considered(self) -> list[Ticket]:
+        """See `Previewing.considered`."""
+        with told_as(BoardError):
+            await self._known()
+            return [self._ticket(row) for row in await self.issues.newest()]
 
     async def about(self) -> dict[str, object]:
         """Who we are there, the teams there are, and what is missing in ours."""
@@ -283,9 +246,12 @@ class LinearBoard:
             teams = (await self._ask(queries.TEAMS, {}))["teams"]["nodes"]
             missing: list[str] = []
             try:
-                team = await self._known()
-                for state in (*STARTS, *ENDS, *LABELS):
-                    self._label(team, state)
+                work = await self._workflow()
+                for error in work.missing():
+                    if not isinstance(error, NoLabel) or not await self._found(error.label):
+                        missing.append(error.sentence())
             except (BoardError, ConfigError) as error:
                 missing.append(error.sentence())
-        return {"login": self._me["name"], "places": [(t["key"], t["name"]) for t in teams], "missing": missing}
+        mine = self.settings.team.lower()
+        places = sorted(((t["key"], t["name"]) for t in teams), key=lambda place: place[0].lower() != mine)
+        return {"login": self._me["name"], "places": places, "missing": missing}

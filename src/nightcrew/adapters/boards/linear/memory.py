@@ -8,122 +8,161 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nightcrew.adapters.boards.linear import queries
-from nightcrew.adapters.boards.linear.parse import ENDED, Raw, Settings, people, selection
+from nightcrew.adapters.boards.linear.parse import ENDED, Raw, Settings, blockers, same_team, selection, users
 from nightcrew.adapters.visible import says_stop
 
 Ask = Callable[[str, Raw], Awaitable[Any]]
 WHOLE_EVERY = 30  # looks; a whole one heals what changes alone do not tell
-PAGE, STAMPS = 50, 100
+PAGE, STAMPS, WORDS, NEWEST = 50, 100, 15, 100
+WATCHED = 200  # issues of other teams, and ours that are worked, asked for by id
 OVERLAP = timedelta(seconds=120)
-"""Changes of that long before the newest one are asked for again: rows move while they are listed."""
-SKEW = timedelta(seconds=600)
-"""What our clock may differ from Linear's. Nothing older than the last look and this is asked for again."""
+"""Changes of that long before the last look are asked for again: rows move while they are listed."""
+STOP = {"body": {"containsIgnoreCase": "stop"}}
 
 
 @dataclass
 class Issues:
     """The issues of the team that may be tickets, by id: those that are not ended.
 
-    `claimed` says whether we work on an issue: only there is it asked whether somebody said "stop".
+    `claimed` says whether we work on an issue, `may_stop` whether a comment's author is heard; `now` is Linear's clock.
     """
 
     ask: Ask
     told: Settings
     claimed: Callable[[Raw], bool]
     may_stop: Callable[[Raw], bool]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
     open: dict[str, Raw] = field(default_factory=dict)
     strange: set[str] = field(default_factory=set)  # not of the authors whose issues are taken
     stamps: dict[str, str] = field(default_factory=dict)  # id -> the change that was taken over
-    stops: dict[str, str] = field(default_factory=dict)
+    words: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> when "stop" was last said, and by whom
     ended: set[str] = field(default_factory=set)  # seen to end since the last whole look
-    seen: str = ""
     looks: int = 0
-    looked: datetime = datetime.min.replace(tzinfo=UTC)
+    looked: datetime | None = None
     behind: bool = True
 
     async def look(self) -> None:
         """Take over what changed: one small request while nothing did."""
-        began = datetime.now(UTC)
+        began = self.now()
         self.behind = self.behind or self.looks % WHOLE_EVERY == 0
-        if self.behind:
+        if self.behind or self.looked is None:
             await self._whole()
             self.behind = False
         else:
-            await self._changes()
+            await self._changes({"updatedAt": {"gt": _stamp(self.looked - OVERLAP)}})
         self.looks, self.looked = self.looks + 1, began
 
     async def _whole(self) -> None:
         live = {"state": {"type": {"nin": list(ENDED)}}}
-        rows = await self._pages(queries.OPEN, {"and": [selection(self.told), live]}, PAGE)
-        self.open, self.ended = {row["id"]: row for row in rows}, set()
-        for row in rows:
-            await self.details(row)
-        self.seen = max([self.seen, *(row["updatedAt"] for row in rows)])
+        rows = await self._pages(queries.OPEN, {"filter": {"and": [selection(self.told), live]}, "first": PAGE})
+        found = {row["id"]: await self._deep(row) for row in rows}
+        said = await self._said({"team": same_team(self.told), **live})
+        self.open, self.words, self.ended = found, {}, set()
+        self.stamps = {row["id"]: row["updatedAt"] for row in found.values()}
+        self._hear(said)
 
-    async def _changes(self) -> None:
-        since = {"updatedAt": {"gt": max(_before(self.seen), _stamp(self.looked - SKEW))}} if self.seen else {}
-        rows = await self._pages(queries.STAMPS, {"team": {"key": {"eq": self.told.team}}, **since}, STAMPS)
+    async def _changes(self, since: Raw) -> None:
+        """What changed on the board, and who said "stop": in one request, whether or not a comment changes an issue."""
+        place = {"or": [{"team": same_team(self.told)}, {"id": {"in": self._watched()}}]}
+        wanted = {"filter": {**place, **since}, "first": STAMPS}
+        said = {"said": {"issue": {"team": same_team(self.told)}, **STOP, **since}}
+        first = await self.ask(queries.CHANGES, {**wanted, **said, "words": WORDS})
+        rows = await self._pages(queries.STAMPS, wanted, first)
+        self._hear(await self._pages(queries.COMMENTS, {**said, "first": PAGE}, first, "comments"))
         new = [row["id"] for row in rows if self.stamps.get(row["id"]) != row["updatedAt"]]
         for start in range(0, len(new), PAGE):
             for row in await self.some(new[start : start + PAGE]):
-                self.take(row)
-                await self.details(row)
-        self.seen = max([self.seen, *(row["updatedAt"] for row in rows)])
+                self._take(row)
 
-    async def _pages(self, query: str, wanted: Raw, first: int) -> list[Raw]:
-        found: list[Raw] = []
-        after = None
+    def _watched(self) -> list[str]:
+        """Issues whose change matters although they are in another team, or go there."""
+        ours = [row["id"] for row in self.open.values() if self.claimed(row)]
+        others = {b["id"] for row in self.open.values() for b in blockers(row)
+                  if b["team"]["key"].lower() != self.told.team.lower()}  # fmt: skip
+        return [*ours, *sorted(others)][:WATCHED]
+
+    async def _pages(self, query: str, asked: Raw, page: Raw | None = None, of: str = "issues") -> list[Raw]:
+        """All rows; `page` is the first answer when it is there already."""
+        found: dict[str, Raw] = {}
+        page = page or await self.ask(query, {**asked, "after": None})
         while True:
-            page = (await self.ask(query, {"filter": wanted, "first": first, "after": after}))["issues"]
-            found += page["nodes"]
-            if not page["pageInfo"]["hasNextPage"]:
-                return found
-            after = page["pageInfo"]["endCursor"]
+            found |= {row["id"]: row for row in page[of]["nodes"]}
+            if not page[of]["pageInfo"]["hasNextPage"]:
+                return list(found.values())
+            page = await self.ask(query, {**asked, "after": page[of]["pageInfo"]["endCursor"]})
 
     async def some(self, ids: Sequence[str]) -> list[Raw]:
         """These issues as they are now, and whether their authors are ours to listen to."""
         wanted = {"id": {"in": list(ids)}}
-        rows: list[Raw] = (await self.ask(queries.SOME, {"filter": wanted, "first": len(ids)}))["issues"]["nodes"]
-        if self.told.authors and rows:
-            asked = {"filter": {"and": [wanted, {"creator": people(self.told.authors)}]}, "first": len(ids)}
-            ours = {row["id"] for row in (await self.ask(queries.WHICH, asked))["issues"]["nodes"]}
-            self.strange = (self.strange | set(ids)) - ours
+        found = (await self.ask(queries.SOME, {"filter": wanted, "first": len(ids)}))["issues"]["nodes"]
+        rows = [await self._deep(row) for row in found]
+        await self._judge(rows)
         return rows
 
-    def take(self, row: Raw) -> None:
-        """One issue as it is now."""
+    async def newest(self) -> list[Raw]:
+        """The team's issues that are not ended, whatever the selection: one page of those made last."""
+        live = {"team": same_team(self.told), "state": {"type": {"nin": list(ENDED)}}}
+        asked = {"filter": live, "first": NEWEST, "after": None}
+        rows: list[Raw] = (await self.ask(queries.OPEN, asked))["issues"]["nodes"]
+        await self._judge(rows)
+        return sorted(rows, key=lambda row: str(row["createdAt"]), reverse=True)
+
+    async def _judge(self, rows: Sequence[Raw]) -> None:
+        """Ask of which of these issues the authors are those whose issues are taken: an issue does not say it."""
+        if self.told.authors and rows:
+            ids = [row["id"] for row in rows]
+            wanted = {"id": {"in": ids}}
+            asked = {"filter": {"and": [wanted, {"creator": users(self.told.authors)}]}, "first": len(ids)}
+            ours = {row["id"] for row in (await self.ask(queries.WHICH, asked))["issues"]["nodes"]}
+            self.strange = (self.strange | set(ids)) - ours
+
+    async def _deep(self, row: Raw) -> Raw:
+        """The issue with all its labels, links and blockers: its own row tells only the first of them."""
+        lists = (row["labels"], row["attachments"], row["inverseRelations"])
+        if all(len(one["nodes"]) < queries.INNER for one in lists):
+            return row
+        whole = (await self.ask(queries.WHOLE, {"filter": {"id": {"in": [row["id"]]}}}))["issues"]["nodes"]
+        return dict(whole[0]) if whole else row
+
+    def _take(self, row: Raw) -> None:
+        """One issue as it is now. One of another team is of interest as a blocker, and when it was ours."""
+        self.stamps[row["id"]] = row["updatedAt"]
         if row["state"]["type"] in ENDED or row.get("trashed") or row.get("archivedAt"):
             self.open.pop(row["id"], None)
             self.ended.add(row["id"])
-        else:
+            return
+        self.ended.discard(row["id"])
+        if row["id"] in self.open or row["team"]["key"].lower() == self.told.team.lower():
             self.open[row["id"]] = row
-            self.ended.discard(row["id"])
 
-    async def details(self, row: Raw) -> None:
-        """What an issue's own row does not say: whether somebody said "stop"."""
-        if row["id"] in self.open and self.stamps.get(row["id"]) != row["updatedAt"] and self.claimed(row):
-            self.stops[row["id"]] = await self._stop(row["id"])
-        self.stamps[row["id"]] = row["updatedAt"]
+    def blocks(self, blocker: Raw) -> bool:
+        """Whether a blocker, as an issue's own row tells of it, is still to be waited for."""
+        if blocker["id"] in self.open:
+            return True
+        return blocker["id"] not in self.ended and blocker["state"]["type"] not in ENDED
 
-    async def _stop(self, issue: str) -> str:
-        newest, after = "", None
-        while True:
-            asked = {"id": issue, "first": 50, "after": after}
-            page = (await self.ask(queries.COMMENTS, asked))["comments"]
-            for said in page["nodes"]:
-                if says_stop(said["body"]) and self.may_stop(said):
-                    at = said["createdAt"]
-                    newest = max(newest, f"{at} {said['id']} {said['user']['name']}")
-            if not page["pageInfo"]["hasNextPage"]:
-                break
-            after = page["pageInfo"]["endCursor"]
-        at, _, rest = newest.partition(" ")
-        return f"{rest.partition(' ')[2]} said stop at {at} (comment {rest.partition(' ')[0]})" if newest else ""
+    # -- "stop" ------------------------------------------------------------------------------------------------------
+    async def listen(self, ids: Sequence[str]) -> None:
+        """Hear anew what was said on these issues."""
+        said = await self._said({"id": {"in": list(ids)}})
+        for issue in ids:
+            self.words.pop(issue, None)
+        self._hear(said)
 
+    async def _said(self, where: Raw) -> list[Raw]:
+        return await self._pages(queries.COMMENTS, {"said": {"issue": where, **STOP}, "first": PAGE}, of="comments")
 
-def _before(stamp: str) -> str:
-    return _stamp(datetime.fromisoformat(stamp) - OVERLAP)
+    def _hear(self, comments: Sequence[Raw]) -> None:
+        for said in comments:
+            if says_stop(said["body"]) and self.may_stop(said):
+                issue, at = said["issue"]["id"], said["createdAt"]
+                word = (at, f"{said['user']['name']} said stop at {at} (comment {said['id']})")
+                self.words[issue] = max(word, self.words.get(issue, ("", "")))
+
+    def stop(self, issue: str) -> str:
+        """The newest "stop" of an issue, "" when there is none."""
+        return self.words.get(issue, ("", ""))[1]
 
 
 def _stamp(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

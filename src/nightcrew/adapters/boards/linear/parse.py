@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ from nightcrew.transport import Answer, Limit
 
 Raw = dict[str, Any]
 API = "https://api.linear.app/graphql"
+KINDS = {"requests": "requests", "complexity": "complexity points"}
 PRIORITIES = {0: 5, 1: 1, 2: 2, 3: 3, 4: 4}  # Linear: 0 none, 1 urgent .. 4 low
 TYPES = {
     "unstarted": TicketState.OPEN, "started": TicketState.WORKING, "completed": TicketState.DONE,
@@ -28,6 +29,7 @@ LABELS = {TicketState.BLOCKED: "nightcrew: blocked", TicketState.FAILED: "nightc
 ENDED = ("completed", "canceled", "duplicate")
 NEEDS = "requires:"
 UNSAID = 60.0  # seconds to wait for a limit whose end is not said
+HOUR = 3600.0  # seconds; the span of all of Linear's limits, so none is waited for longer
 WINDOW = 60.0  # seconds that a delivery may be old
 _ADDED = re.compile(r"\n*<!-- nightcrew:add -->\s*$")
 
@@ -39,13 +41,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token: str = ""  # "$NAME" of a personal key or an app's token; "" = $LINEAR_API_KEY
     project: str = ""  # the id in its address, or its name; "" = any
     labels: tuple[str, ...] = ()  # an issue needs one of these; () = none is needed
-    assignee: str = ""  # "me", a name or an address; "" = whoever
+    assignee: str = ""  # "me", "none", a name or an address; "" = whoever
     authors: tuple[str, ...] = ()  # names or addresses of those whose issues are taken; () = everybody in the team
     people: tuple[str, ...] = ()  # names or addresses of those who may say "stop"; () = everybody in the workspace
     states: dict[str, TicketState] = {}  # the workflow's states or labels -> ours, besides what their type says
     write_states: dict[TicketState, str] = {}  # our states -> the state or label written
     delegate: bool = True  # an app shows that it works an issue by being its delegate
-    agent_sessions: bool = True  # an app tells what it does in an agent session
+    agent_sessions: Literal["auto", "off"] = "auto"  # "auto": an app tells what it does in an agent session, too
     webhook_secret: str = ""  # "$NAME"; "" = deliveries are not believed
     url: str = API  # where its GraphQL is
 
@@ -60,18 +62,15 @@ class Reader:
         self.means |= {name.lower(): state for name, state in settings.states.items()}
         self.wanted = {label.lower() for label in settings.labels}
 
-    def ticket(
-        self, board: str, raw: Raw, done: frozenset[str] = frozenset(), stop: str = "", left: str = ""
-    ) -> Ticket:
-        """The issue as a ticket. Blockers that are `done` by now block no more."""
+    def ticket(self, board: str, raw: Raw, blocks: Callable[[Raw], bool], stop: str = "", left: str = "") -> Ticket:
+        """The issue as a ticket. `blocks` says of a blocker, as the issue tells of it, whether it still is one."""
         names = [label["name"] for label in raw["labels"]["nodes"]]
-        blockers = [r["issue"] for r in raw["inverseRelations"]["nodes"] if r["type"] == "blocks"]
-        open_ones = [b["id"] for b in blockers if b["state"]["type"] not in ENDED and b["id"] not in done]
         return Ticket(
             board=board, id=raw["id"], key=raw["identifier"], title=" ".join(raw["title"].split()),
             body=_ADDED.sub("", raw["description"] or "").strip(), state=self.state(raw),
             project=(raw["project"] or {}).get("name", ""), priority=PRIORITIES.get(int(raw["priority"]), 5),
-            labels=tuple(name for name in names if not self._ours(name)), blocked_by=tuple(open_ones),
+            labels=tuple(name for name in names if not self._ours(name)),
+            blocked_by=tuple(b["id"] for b in blockers(raw) if blocks(b)),
             requires=tuple(n[len(NEEDS) :].strip() for n in names if n.lower().startswith(NEEDS)),
             created_at=datetime.fromisoformat(raw["createdAt"]), url=raw["url"], closes=f"Fixes {raw['identifier']}",
             links=tuple(a["url"] for a in raw["attachments"]["nodes"]), stop=stop, left=left or self.left(raw),
@@ -108,38 +107,54 @@ class Reader:
         if self.wanted and not self.wanted & labels:
             return f"it has not the label {' or '.join(repr(label) for label in told.labels)}"
         if told.assignee and not _is(who, told.assignee):
-            return f"it is not assigned to {told.assignee}"
+            return "it is assigned" if told.assignee.lower() == "none" else f"it is not assigned to {told.assignee}"
         return ""
 
     def _ours(self, label: str) -> bool:
         return label.lower() in self.means or label.lower() in self.wanted
 
 
+def blockers(raw: Raw) -> list[Raw]:
+    """The issues that block this one, whatever their state."""
+    return [one["issue"] for one in raw["inverseRelations"]["nodes"] if one["type"] == "blocks"]
+
+
 def _is(user: Mapping[str, Any], word: str) -> bool:
+    if word.lower() == "none":
+        return not user
     if word.lower() == "me":
         return bool(user.get("isMe"))
     return word.lower() in (str(user.get("name", "")).lower(), str(user.get("email", "")).lower())
 
 
 def selection(told: Settings) -> Raw:
-    """The settings as Linear's own filter."""
-    found: list[Raw] = [{"team": {"key": {"eq": told.team}}}]
+    """The settings as Linear's own filter, as deaf to capitals as `Reader.left` is."""
+    found: list[Raw] = [{"team": same_team(told)}]
     if told.project:
-        found.append({"project": {"or": [{"slugId": {"eq": told.project}}, {"name": {"eqIgnoreCase": told.project}}]}})
+        project = {"eqIgnoreCase": told.project}
+        found.append({"project": {"or": [{"slugId": project}, {"name": project}]}})
     if told.labels:
-        found.append({"labels": {"some": {"name": {"in": list(told.labels)}}}})
+        found.append({"labels": {"some": {"or": [{"name": {"eqIgnoreCase": label}} for label in told.labels]}}})
     if told.assignee:
-        found.append({"assignee": people([told.assignee])})
+        nobody = told.assignee.lower() == "none"
+        found.append({"assignee": {"null": True} if nobody else users([told.assignee])})
     if told.authors:
-        found.append({"creator": people(told.authors)})
+        found.append({"creator": users(told.authors)})
     return {"and": found}
 
 
-def people(words: Sequence[str]) -> Raw:
+def same_team(told: Settings) -> Raw:
+    """A filter of teams."""
+    return {"key": {"eqIgnoreCase": told.team}}
+
+
+def users(words: Sequence[str]) -> Raw:
     """A filter of users by name or address; "me" is us."""
-    if [word.lower() for word in words] == ["me"]:
-        return {"isMe": {"eq": True}}
-    return {"or": [{"name": {"in": list(words)}}, {"email": {"in": list(words)}}]}
+    wanted: list[Raw] = []
+    for word in words:
+        same = {"eqIgnoreCase": word}
+        wanted += [{"isMe": {"eq": True}}] if word.lower() == "me" else [{"name": same}, {"email": same}]
+    return {"or": wanted}
 
 
 def limits(answer: Answer, now: float) -> Limit | None:
@@ -148,22 +163,38 @@ def limits(answer: Answer, now: float) -> Limit | None:
     codes = {(e.get("extensions") or {}).get("code") for e in errors or [] if isinstance(e, dict)}
     if answer.status != 429 and "RATELIMITED" not in codes:
         return None
-    kinds = [kind for kind in ("requests", "complexity") if answer.headers.get(f"x-ratelimit-{kind}-remaining") == "0"]
-    ends = [float(answer.headers.get(f"x-ratelimit-{kind}-reset", 0)) / 1000 - now for kind in kinds]
-    if ends and max(ends) > 0:
-        return Limit(max(ends), f"{' and '.join(kinds)} of this hour are used up")
-    with suppress(ValueError):
-        return Limit(max(float(answer.headers.get("retry-after", UNSAID)), 0.1), "rate limit")
-    return Limit(UNSAID, "rate limit without a stated end")
+    ends = {kind: _number(answer, f"x-ratelimit-{kind}-reset") / 1000 - now for kind in KINDS}
+    kind = min(ends, key=lambda one: _share(answer, one))  # a bucket that is not empty may hold too little
+    wait = _number(answer, "retry-after") or ends[kind]
+    if wait <= 0:
+        return Limit(UNSAID, "rate limit, without a stated end")
+    return Limit(min(wait, HOUR), f"the {KINDS[kind]} of this hour are used up")
 
 
-def verify_webhook(raw: bytes, headers: Mapping[str, str], secret: str, now: float) -> str | None:
-    """The delivery's id, None when it is not genuine or older than a minute."""
+def _share(answer: Answer, kind: str) -> float:
+    """How much of a bucket is left, 1.0 when that is not said."""
+    most, left = (_number(answer, f"x-ratelimit-{kind}-{word}", -1) for word in ("limit", "remaining"))
+    return (left / most if most > 0 else float(left > 0)) if left >= 0 else 1.0
+
+
+def _number(answer: Answer, name: str, default: float = 0.0) -> float:
+    try:
+        found = float(answer.headers.get(name, default))
+    except ValueError:
+        return default
+    return found if math.isfinite(found) else default
+
+
+def verify_webhook(secret: str, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
+    """The id of a delivery, None when it is not genuine or more than a minute off `now` (epoch seconds).
+
+    `raw` is its body as it came, header names are in lower case. Never raises on garbage.
+    """
     good = hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(good.encode(), headers.get("linear-signature", "").encode()):
+    if not hmac.compare_digest(good.encode(), headers.get("linear-signature", "").encode("utf-8", "replace")):
         return None
     try:
         told = msgspec.json.decode(raw)["webhookTimestamp"] / 1000
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, KeyError, TypeError, OverflowError):
         return None
     return headers.get("linear-delivery") or good if abs(now - told) <= WINDOW else None

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-ISSUE = """
-fragment IssueCore on Issue {
+INNER = 10  # labels, attachments, relations read with each issue; one that has as many is read again with all
+ALL_OF_IT = 60
+
+
+def _issue(inner: int) -> str:
+    return f"""
+fragment IssueCore on Issue {{
   id identifier number title description priority url createdAt updatedAt archivedAt trashed
-  state { id name type position }
-  team { id key name }
-  project { id slugId name }
-  assignee { id name email isMe }
-  delegate { id name isMe app }
-  labels(first: 10) { nodes { id name } }
-  attachments(first: 10) { nodes { id url } }
-  inverseRelations(first: 10) { nodes { id type issue { id identifier state { name type } } } }
-}"""
+  state {{ id name type position }}
+  team {{ id key name }}
+  project {{ id slugId name }}
+  assignee {{ id name email isMe }}
+  delegate {{ id name isMe app }}
+  labels(first: {inner}) {{ nodes {{ id name }} }}
+  attachments(first: {inner}) {{ nodes {{ id url }} }}
+  inverseRelations(first: {inner}) {{
+    nodes {{ id type issue {{ id identifier state {{ name type }} team {{ key }} }} }}
+  }}
+}}"""
+
+
+ISSUE = _issue(INNER)
+SAID = """
+fragment Said on Comment { id body createdAt issue { id } user { id name email isMe app } botActor { id }
+  externalUser { id } }"""
 WHO = "query Whoami { viewer { id name email isMe app organization { id urlKey name } } }"
 TEAM = """
 query TeamBoard($teamKey: String!) {
-  teams(filter: { key: { eq: $teamKey } }, first: 1) {
+  teams(filter: { key: { eqIgnoreCase: $teamKey } }, first: 1) {
     nodes { id key name
       states(first: 50) { nodes { id name type position } }
       labels(first: 200) { nodes { id name } }
@@ -27,14 +40,24 @@ query TeamBoard($teamKey: String!) {
 TEAMS = "query Teams { teams(first: 100) { nodes { id key name } } }"
 OPEN = f"""
 query Candidates($filter: IssueFilter!, $first: Int!, $after: String) {{
-  issues(filter: $filter, first: $first, after: $after, orderBy: updatedAt, includeArchived: false) {{
+  issues(filter: $filter, first: $first, after: $after, orderBy: createdAt, includeArchived: false) {{
     nodes {{ ...IssueCore }} pageInfo {{ hasNextPage endCursor }}
   }}
 }}{ISSUE}"""
+"""In the order of making, which stays as it is while people work."""
+CHANGES = f"""
+query Changes($filter: IssueFilter!, $first: Int!, $said: CommentFilter!, $words: Int!) {{
+  issues(filter: $filter, first: $first, orderBy: updatedAt, includeArchived: true) {{
+    nodes {{ id updatedAt }} pageInfo {{ hasNextPage endCursor }}
+  }}
+  comments(filter: $said, first: $words, orderBy: updatedAt) {{
+    nodes {{ ...Said }} pageInfo {{ hasNextPage endCursor }}
+  }}
+}}{SAID}"""
 STAMPS = """
 query CandidateStamps($filter: IssueFilter!, $first: Int!, $after: String) {
   issues(filter: $filter, first: $first, after: $after, orderBy: updatedAt, includeArchived: true) {
-    nodes { id updatedAt state { id type } } pageInfo { hasNextPage endCursor }
+    nodes { id updatedAt } pageInfo { hasNextPage endCursor }
   }
 }"""
 SOME = f"""
@@ -45,14 +68,21 @@ WHICH = """
 query Which($filter: IssueFilter!, $first: Int!) {
   issues(filter: $filter, first: $first, includeArchived: true) { nodes { id } }
 }"""
-COMMENTS = """
-query IssueComments($id: ID!, $first: Int!, $after: String) {
-  comments(filter: { issue: { id: { eq: $id } } }, first: $first, after: $after, orderBy: createdAt) {
-    nodes { id body createdAt user { id name email isMe app } botActor { id } externalUser { id } }
-    pageInfo { hasNextPage endCursor }
-  }
+WHOLE = f"""
+query WholeIssue($filter: IssueFilter!) {{
+  issues(filter: $filter, first: 1, includeArchived: true) {{ nodes {{ ...IssueCore }} }}
+}}{_issue(ALL_OF_IT)}"""
+LABELLED = """
+query Labelled($filter: IssueFilter!) {
+  issues(filter: $filter, first: 1, includeArchived: true) { nodes { id labels(first: 60) { nodes { id name } } } }
 }"""
-COMMENT = "query CommentById($id: String!) { comment(id: $id) { id body issue { id } } }"
+"""Labels of the workspace are in no team's list: an issue that has one tells its id."""
+COMMENTS = f"""
+query Comments($said: CommentFilter!, $first: Int!, $after: String) {{
+  comments(filter: $said, first: $first, after: $after, orderBy: updatedAt) {{
+    nodes {{ ...Said }} pageInfo {{ hasNextPage endCursor }}
+  }}
+}}{SAID}"""
 UPDATE = """
 mutation Claim($id: String!, $input: IssueUpdateInput!) {
   issueUpdate(id: $id, input: $input) { success issue { id updatedAt } }
@@ -85,5 +115,5 @@ mutation AgentActivity($id: String!, $sessionId: String!, $content: JSONObject!)
     success agentActivity { id }
   }
 }"""
-ALL = (WHO, TEAM, TEAMS, OPEN, STAMPS, SOME, WHICH, COMMENTS, COMMENT, UPDATE, SAY, SAY_ANEW, ATTACH, CREATE, SESSION,
-       ACTIVITY)  # fmt: skip
+ALL = (WHO, TEAM, TEAMS, OPEN, CHANGES, STAMPS, SOME, WHICH, WHOLE, LABELLED, COMMENTS, UPDATE, SAY, SAY_ANEW,
+       ATTACH, CREATE, SESSION, ACTIVITY)  # fmt: skip
