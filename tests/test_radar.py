@@ -362,10 +362,15 @@ def test_of_three_that_conflict_with_a_moved_base_one_at_a_time_is_mended(tmp_pa
             place.bare.commit("main", "theirs", {"app.txt": "theirs\n"})
             night.until(lambda: all(("conflict", "agent", 1) in night.reactions(key) for key in keys))
             night.until(lambda: night.runs() == dict.fromkeys(keys, "in_review"))
+            night.until(lambda: against_base(night) == {key: [] for key in keys})
         assert github.violations == []
     times = "SELECT started_at, ended_at FROM attempts WHERE number = 2 ORDER BY started_at"
     mended = night.sql(times)
     assert len(mended) == 3
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(mended))
+
+
+def against_base(night: CompanyNight) -> dict[str, list[str]]:
+    """The files in which each open branch conflicts with its base, as the command tells."""
     (web,) = night.run("conflicts", "--json").json["repositories"]
-    assert {b["ticket"]: b["against_base"] for b in web["branches"]} == {key: [] for key in keys}
+    return {branch["ticket"]: branch["against_base"] for branch in web["branches"]}

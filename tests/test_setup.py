@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -222,10 +223,11 @@ def test_the_file_for_a_service_loads_and_its_adapters_take_it(
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "s3cret")
     remote = f"git@{kind.hosts[0]}:acme/web.git" if kind.hosts else "https://github.com/acme/web"
-    pulls = pulls_for(remote, wanted(kind), ["github", "gitlab"], {"GITHUB_TOKEN": "word"})
+    told = wanted(kind, places=("ENG",)) if kind.name == "jira" else wanted(kind)
+    pulls = pulls_for(remote, told, ["github", "gitlab"], {"GITHUB_TOKEN": "word"})
     assert pulls is not None
     file = repo.path / "nightcrew.toml"
-    text = write_config(Survey(repo.path, "main", remote), file, wanted(kind, pulls=pulls))
+    text = write_config(Survey(repo.path, "main", remote), file, replace(told, pulls=pulls))
     config = load(file, {})
     ((name, (made, settings)),) = config.boards.items()
     assert (made, settings[kind.key]) == (kind.name, "$MY_TOKEN")

@@ -192,6 +192,8 @@ class AttemptRun:
     async def _open_ticket(self) -> Ticket:
         """The same. Raises Gone when it is not to be worked any more."""
         ticket = await self._ticket()
+        if ticket is None and (doubt := (await self.crew.boards[self.run.board].scan()).problems):
+            raise NightcrewError(f"{self.run.key} cannot be read on the board. {doubt[0].where}: {doubt[0].message}")
         if (why := intake.gone(ticket, self.run, WORKABLE)) or ticket is None:
             raise intake.Gone(why)
         return ticket

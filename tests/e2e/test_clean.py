@@ -282,6 +282,7 @@ def waiting(past: Night) -> Iterator[Night]:
 def test_a_night_that_runs_is_cleaned_by_itself_when_asked_and_its_sessions_are_not_touched(waiting: Night):
     age(waiting, 100)
     folder = next(waiting.state.glob("attempts/work-1-*/1"))
+    waiting.until(lambda: any(folder.rglob("handle.json")))  # the session is there, and all its files
     before = sorted(path.name for path in folder.rglob("*"))
     account = waiting.run("clean", "--json").json
     assert "logs" in by_kind(account)
