@@ -40,7 +40,8 @@ def night(one: Pair, tickets: int, trouble: float) -> dict[str, object]:
         seconds, night_cost = time.monotonic() - began, one.counts()
         for service in one.services.values():
             service.trouble.share = 0
-        idle = _idle(one)
+        _idle(one)
+        idle = _idle(one)  # the second idle hour: what the night left behind is settled
     pulls = one.forge.pulls()
     return {
         "pull_requests": len(pulls), "twice": len(pulls) - len({pull.branch for pull in pulls}),

@@ -19,6 +19,8 @@ from nightcrew.errors import BoardError, ConfigError
 from nightcrew.testing.company.github import GitHub
 from nightcrew.testing.company.standin import ERROR, LATE
 
+pytestmark = pytest.mark.slow
+
 WEB = "acme/web"
 
 

@@ -20,6 +20,8 @@ from nightcrew.testing.company.jira_state import Workflow
 from nightcrew.testing.company.jira_views import as_text
 from nightcrew.testing.company.standin import LOST
 
+pytestmark = pytest.mark.slow
+
 SEARCH = {"cloud": "POST /rest/api/3/search/jql", "data-center": "POST /rest/api/2/search"}
 BULK = "POST /rest/api/3/issue/bulkfetch"
 ISSUE = "/rest/api/3/issue/{issueIdOrKey}"

@@ -18,6 +18,8 @@ from nightcrew.testing.company import linear as company
 from nightcrew.testing.company.linear import Linear
 from nightcrew.testing.company.linear_quota import PERIOD
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def linear(monkeypatch: pytest.MonkeyPatch) -> Iterator[Linear]:

@@ -15,6 +15,8 @@ from nightcrew.errors import BoardError
 from nightcrew.testing.company.linear import Linear
 from nightcrew.testing.company.standin import LOST
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def linear(monkeypatch: pytest.MonkeyPatch) -> Iterator[Linear]:

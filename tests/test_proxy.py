@@ -27,6 +27,8 @@ from nightcrew.web.proxy import ForgeProxy
 from nightcrew.web.readonly import CLOSED, LISTS, OTHERS, OWN, NotAllowed, asked_graphql, asked_path
 from nightcrew.web.serving import bound, serving
 
+pytestmark = pytest.mark.slow
+
 PLACE = "acme/web"
 
 

@@ -18,6 +18,8 @@ from tests.conftest import Repository
 from tests.e2e.company import CompanyNight, writes
 from tests.e2e.household import Night
 
+pytestmark = pytest.mark.slow
+
 MAIN = "main"
 
 

@@ -15,6 +15,8 @@ from nightcrew.errors import BoardError
 from nightcrew.ports import Previewing, Served
 from nightcrew.testing.company.github import GitHub
 
+pytestmark = pytest.mark.slow
+
 WEB, API = "acme/web", "acme/api"
 
 

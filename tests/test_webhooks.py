@@ -23,6 +23,8 @@ from nightcrew.store import Store, engine_for
 from nightcrew.web.serving import bound, serving
 from nightcrew.web.webhooks import KEPT, LARGEST, TOGETHER, Bell, Seen, Webhooks
 
+pytestmark = pytest.mark.slow
+
 SECRET = "a long secret"
 
 

@@ -24,6 +24,8 @@ from tests.e2e.company import CompanyNight, writes
 from tests.e2e.household import Night
 from tests.e2e.test_cli import ANSI
 
+pytestmark = pytest.mark.slow
+
 WEB, API, TOKEN = "acme/web", "acme/api", "ghp_nightcrew"
 OURS = ("nightcrew",)
 
