@@ -69,6 +69,16 @@ async def test_thirty_five_callers_at_once_all_get_the_base(hub: Hub, repo: Repo
     assert set(await asyncio.gather(*(hub.fetch_base("main") for _ in range(35)))) == {newer}
 
 
+async def test_a_commit_keeps_the_name_of_its_base_whatever_is_fetched_after_it(hub: Hub, repo: Repository) -> None:
+    first = await hub.fetch_base("main")
+    repo.commit("moved", a_txt="1")
+    second = await hub.fetch_base("main")
+    repo.git("branch", "-m", "main", "gone")
+    with pytest.raises(GitError):
+        await hub.fetch_base("main")
+    assert hub.fetched(first) == hub.fetched(second) == ["refs/remotes/origin/main"]
+
+
 async def test_waiting_callers_share_one_fetch_and_later_ones_do_not(hub: Hub, repo: Repository) -> None:
     async with hub.lock:
         waiting = [asyncio.ensure_future(hub.fetch_base("main")) for _ in range(3)]

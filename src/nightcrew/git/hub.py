@@ -65,6 +65,7 @@ class Hub:
         self._blobs: dict[bytes, str] = {}  # the claims of this process
         self._asked = 0
         self._fetched: dict[str, tuple[int, str | GitError]] = {}
+        self._found: defaultdict[str, set[str]] = defaultdict(set)
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -105,6 +106,7 @@ class Hub:
                 self._asked += 1
                 started, result = self._asked, await self._fetch(base)
                 self._fetched[base] = (started, result)
+                self._found[base].add(str(result))  # others fetch before a tree is made of its base
         if isinstance(result, GitError):
             raise result
         return result
@@ -113,15 +115,14 @@ class Hub:
         """Bring the commits of these branches here, without a ref; those that are gone by now are left out."""
         there = {f"refs/heads/{branch}" for branch in branches if re.fullmatch(r"[\w./+@-]+", branch)}
         out = await git("ls-remote", "--heads", "--", self.url, env=self.env)
-        known = sorted(there & {name for _, _, name in map(_tabbed, out.split("\n"))})
-        if known:
+        if known := sorted(there & {name for _, _, name in map(_tabbed, out.split("\n"))}):
             async with self.lock:
-                args = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", self.url, *known)
-                await git(*args, git_dir=self.path, env=self.env)
+                await git("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", self.url, *known, git_dir=self.path,
+                          env=self.env)  # fmt: skip
 
     def fetched(self, sha: str) -> list[str]:
-        """The refs under refs/remotes/origin that were at this commit when they were last fetched."""
-        return [f"refs/remotes/origin/{base}" for base, (_, last) in self._fetched.items() if last == sha]
+        """The refs under refs/remotes/origin that a fetch of this process found at this commit."""
+        return [f"refs/remotes/origin/{base}" for base, shas in self._found.items() if sha in shas]
 
     async def skeleton(self) -> Path:
         """An empty repository's .git folder, as this machine's git makes it, to be copied for each private tree."""
