@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from nightcrew.core import followup, lifecycle
-from nightcrew.core.followup import Cause, Did, Past, Reaction
+from nightcrew.core.followup import Did, Past, Reaction
 from nightcrew.core.model import PullRequest, Repo, Run, RunState, Standing
 from nightcrew.core.outcome import Outcome
 from nightcrew.core.view import React
@@ -37,6 +37,7 @@ class Watch:
     standings: dict[str, Standing] = field(default_factory=dict)  # by run, of open ones
     stamps: dict[str, str] = field(default_factory=dict)
     pushed: dict[str, frozenset[str]] = field(default_factory=dict)  # heads that attempts left, by run
+    failed: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)  # head, and checks red there, by run
 
     async def look(self, crew: Crew, runs: Iterable[Run]) -> None:
         """Look at the pull requests of these runs."""
@@ -65,16 +66,24 @@ class Watch:
             self.pulls[repo.name, pull.branch] = pull
 
     def _saw(self, crew: Crew, run: Run, standing: Standing, stamp: str) -> None:
-        before = self.standings.get(run.id)
         self.pulls[run.repo, run.branch] = standing.pull
         self.standings[run.id] = standing
         self.pushed[run.id] = lifecycle.our_heads(crew.store.attempts_of(run.id), ())
         self.stamps[run.id] = stamp if standing.mergeable is not None else ""  # else it is asked again next time
-        if before and (recovered := _recovered(before, standing)):
-            _learn(crew, run.repo, recovered)
+        self._learn(crew, run, standing)
         words = followup.says(standing)
         if run.state is RunState.IN_REVIEW and standing.pull.state == "open" and run.reason != words:
             crew.store.set_run(run.id, reason=words)
+
+    def _learn(self, crew: Crew, run: Run, now: Standing) -> None:
+        """Checks that failed and then passed on the very same commit are flaky. What we did meanwhile is no matter."""
+        head, red = self.failed.get(run.id, ("", frozenset()))
+        red = red if head == now.pull.head else frozenset()
+        passed = red & {check.name for check in now.checks if check.state == "passed"}
+        known = frozenset(crew.store.get(f"flaky:{run.repo}", ())) if passed else frozenset()
+        if passed - known:
+            crew.store.put(f"flaky:{run.repo}", sorted(known | passed))
+        self.failed[run.id] = now.pull.head, red | {check.name for check in now.checks if check.state == "failed"}
 
     def forget(self, run: Run) -> None:
         """What was seen of it is older than what we did since."""
@@ -89,20 +98,6 @@ class Watch:
         ours = {i: self.pushed[i] | lifecycle.our_heads((), past.get(i, ())) for i in known}
         flaky = {name: frozenset(crew.store.get(f"flaky:{name}", ())) for name in crew.repos} if known else {}
         return {"pulls": self.pulls, "standings": known, "past": past, "ours": ours, "flaky": flaky}
-
-
-def _recovered(before: Standing, now: Standing) -> set[str]:
-    """Checks that failed and then passed on the very same commit: run again, they do."""
-    if before.pull.head != now.pull.head:
-        return set()
-    failed = {check.name for check in before.checks if check.state == "failed"}
-    return failed & {check.name for check in now.checks if check.state == "passed"}
-
-
-def _learn(crew: Crew, repo: str, names: set[str]) -> None:
-    known = set(crew.store.get(f"flaky:{repo}", ()))
-    if not names <= known:
-        crew.store.put(f"flaky:{repo}", sorted(known | names))
 
 
 async def merged_after_all(crew: Crew, run: Run) -> None:
@@ -161,6 +156,8 @@ async def _do(crew: Crew, run: Run, standing: Standing, past: Past) -> None:
                         await forge.rerun(repo, check)
         case Did.UPDATE:
             await _update(crew, run, repo, standing, past)
+        case Did.READY:
+            await forge.edit(repo, number, draft=False)
         case Did.MERGE:
             await forge.merge(repo, number, standing.pull.head, repo.followup.merge)
         case Did.SAY:
@@ -209,6 +206,3 @@ def _subjects(crew: Crew, run: Run) -> str:
     gate = next((g for g in done[-1].gates if g.gate == "changed"), None) if done else None
     lines = [line.strip() for line in (gate.evidence if gate else "").splitlines() if line.strip()][:10]
     return "\n\n" + "\n".join(f"- {line[:200]}" for line in lines) if lines else ""
-
-
-__all__ = ["Cause", "Watch", "followable", "perform"]

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -348,15 +348,6 @@ def told_as(kind: type[NightcrewError]) -> Iterator[None]:
         yield
     except Fault as fault:
         raise kind(str(fault), hint=fault.hint) from fault
-
-
-@asynccontextmanager
-async def opened() -> AsyncIterator[None]:
-    """Connections opened within the block are closed at its end."""
-    try:
-        yield
-    finally:
-        await close()
 
 
 def _answer(answer: httpx.Response, body: bytes | None = None) -> Answer:

@@ -243,6 +243,26 @@ def test_green_and_approved_it_is_merged_where_the_owner_wants_that(tmp_path: Pa
     assert one.pull.merged_at
 
 
+def test_a_draft_becomes_ready_when_it_is_green_where_the_owner_wants_that(tmp_path: Path, github: GitHub) -> None:
+    one = Followed(night(tmp_path, github, followup='ready = "green"\n', more="draft = true\n"), github)
+    with one.night.up():
+        head = one.opened()
+        assert one.pull.draft
+        one.passes(head)
+        one.night.until(lambda: not one.pull.draft)
+        one.night.until(lambda: ("draft", "ready", 1) in one.night.reactions(KEY))
+
+
+def test_a_check_that_passes_when_a_person_runs_it_again_is_known_as_flaky(tmp_path: Path, github: GitHub) -> None:
+    one = Followed(night(tmp_path, github, followup="check_rounds = 0\n"), github)
+    with one.night.up():
+        head = one.opened()
+        one.fails(head)
+        one.night.until(lambda: ("checks", "say", 1) in one.night.reactions(KEY))
+        one.passes(head)
+        one.night.until(lambda: one.night.sql("SELECT value FROM meta WHERE key = 'flaky:web'") == [('["test"]',)])
+
+
 def test_a_merge_that_the_forge_refuses_is_left_to_a_person(tmp_path: Path, github: GitHub) -> None:
     one = Followed(night(tmp_path, github, followup='merge = "now"\n'), github)
     one.place.required = ("another",)

@@ -51,6 +51,7 @@ def _repo(place: Place, table: Mapping[str, Any], agents: Iterable[str], forges:
     repo["gates"], repo["hooks"] = settings, Hooks(**read(hooks, repo.get("hooks", {}), _HOOKS))
     after = place.within("followup")
     repo["followup"] = FollowUp(**read(after, repo.get("followup", {}), keys(FollowUp)))
+    known_names(after, "ready", (repo["followup"].ready,), ("never", "green"))
     known_names(after, "merge", (repo["followup"].merge,), MERGES)
     return Repo(**repo)
 

@@ -21,6 +21,7 @@ class Cause(StrEnum):
     REVIEW = "review"  # people ask for something
     BOTS = "bots"
     QUEUE = "queue"  # it was to be merged by the forge, and is not any more
+    DRAFT = "draft"  # a draft, and green
     BEHIND = "behind"
     READY = "ready"  # green and approved
 
@@ -30,6 +31,7 @@ class Did(StrEnum):
 
     AGENT = "agent"  # the run is queued again, and an agent told why
     RERUN = "rerun"
+    READY = "ready"  # a draft becomes ready for review
     UPDATE = "update"  # the base is merged into the branch
     MERGE = "merge"
     ANSWER = "answer"  # the new head is told where it was asked for
@@ -229,6 +231,8 @@ def _onward(standing: Standing, past: Sequence[Past], policy: FollowUp) -> Itera
         yield Reaction(Cause.QUEUE, head, Did.AGENT, "it was taken out of the merge queue", feedback)
     green = bool(standing.checks) and all(c.state == "passed" for c in standing.checks)
     clear = standing.mergeable is True and not standing.draft and (green or not standing.checks)
+    if standing.draft and green and policy.ready == "green":
+        yield Reaction(Cause.DRAFT, "green", Did.READY, "its checks are green: it is ready for review")
     if standing.behind and clear and policy.update:
         why = f"its base is at {standing.base_head[:12]}"
         yield Reaction(Cause.BEHIND, f"{head}:{standing.base_head}", Did.UPDATE, why)

@@ -92,8 +92,8 @@ class FollowUp:
     """What is done about an open pull request until it merges; rounds are agents sent for one cause, times seconds.
 
     `quiet` is how long nobody may have said anything before a review is answered. `flaky` are globs of checks that are
-    run once more before an agent is sent. `merge`: "never" (a person does), "now", "green" (the forge, once it is) or
-    "queue".
+    run once more before an agent is sent. `ready`: a draft becomes ready by a person ("never"), or once it is "green".
+    `merge`: "never" (a person does), "now", "green" (the forge, once it is) or "queue".
     """
 
     quiet: float = 150.0
@@ -104,6 +104,7 @@ class FollowUp:
     queue_rounds: int = 2
     flaky: tuple[str, ...] = ()
     update: bool = True  # bring it up to date with its base where the forge's rules want that
+    ready: str = "never"
     merge: str = "never"
 
 
