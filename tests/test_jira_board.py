@@ -397,3 +397,17 @@ async def test_customers_give_no_work_unless_a_member_labels_it_or_they_are_let_
     assert await states(board(jira)) == {}
     assert set(await states(board(jira, labels=["nightcrew"]))) == {"ENG-1"}
     assert set(await states(board(jira, reporters=["*"]))) == {"ENG-1"}
+
+
+@BOTH
+async def test_an_idle_hour_of_30_scans_costs_at_most_31_requests(jira: Jira, api: str) -> None:
+    an_hour_ago(jira)
+    for n in range(50):
+        jira.state.issue("ENG", f"Ticket {n}")
+    one = board(jira, api=api)
+    for _ in range(30):
+        await one.scan()
+    jira.log.clear()
+    for _ in range(30):
+        await one.scan()
+    assert len(jira.log) <= 31

@@ -265,3 +265,13 @@ async def test_people_are_heard_programs_and_strangers_are_not(
     linear.state.issue("One", state="In Progress")
     linear.state.say("ENG-1", author, "@nightcrew stop")
     assert [t.stop != "" for t in (await board(linear, people=people).scan()).tickets] == [heard]
+
+
+async def test_an_idle_hour_of_30_scans_costs_at_most_31_requests(linear: Linear) -> None:
+    one = board(linear)
+    for _ in range(WHOLE_EVERY):
+        await one.scan()
+    linear.log.clear()
+    for _ in range(30):
+        await one.scan()
+    assert len(linear.log) <= 31

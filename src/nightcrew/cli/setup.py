@@ -63,12 +63,12 @@ def init(
         setup.write_config(found, path, wanted)
     data = {"config": str(path.resolve()), "agents": dict(found.agents), "base": found.base}
     data |= joined.data() | {"written": written} if joined else {}
-    data |= {"text": text} if dry_run else {}
-    if dry_run or written:
+    if dry_run:
+        say(as_json, data | {"text": text}, text.rstrip("\n"))
+    elif written:
         names = ", ".join(" ".join(agent) for agent in found.agents) or "no agent on the PATH"
         first = "" if joined else 'nightcrew add "…", '
-        said = f"Wrote {path} ({names}). Read it, then: nightcrew doctor, {first}nightcrew up."
-        say(as_json, data, text.rstrip("\n") if dry_run else said)
+        say(as_json, data, f"Wrote {path} ({names}). Read it, then: nightcrew doctor, {first}nightcrew up.")
     else:
         again = "" if talk.asks else " `--yes` writes it, `--dry-run` shows it."
         say(as_json, data, f"Nothing was written.{again}")

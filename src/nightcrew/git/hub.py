@@ -117,8 +117,8 @@ class Hub:
         out = await git("ls-remote", "--heads", "--", self.url, env=self.env)
         if known := sorted(there & {name for _, _, name in map(_tabbed, out.split("\n"))}):
             async with self.lock:
-                await git("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", self.url, *known, git_dir=self.path,
-                          env=self.env)  # fmt: skip
+                args = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", self.url, *known)
+                await git(*args, git_dir=self.path, env=self.env)
 
     def fetched(self, sha: str) -> list[str]:
         """The refs under refs/remotes/origin that a fetch of this process found at this commit."""
