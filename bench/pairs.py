@@ -1,8 +1,10 @@
 """What a night costs each service: 50 tickets with blockers and priorities on every board and forge, then an idle hour.
 
 Asked: 50 pull requests, none twice, and at most 31 requests to each service in a second idle hour (30 scans).
-    python bench/pairs.py [--tickets 50] [--board github] [--forge github] [--trouble 0.05]
+    python bench/pairs.py [--tickets 50] [--board github] [--forge github] [--trouble 0.05] [--settle 0]
 With --trouble that share of requests goes wrong: lost answers, cut connections, 5xx, pages of HTML, limits, delays.
+An idle hour is pressed into seconds here. Linear and Jira are asked for the changes of the last 2 and 5 minutes, so that
+what the night changed is answered again in it; --settle 330 waits that long first, as a real hour would.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from nightcrew.testing.company.sides import BOARDS, FORGES
 SCANS = 30  # in an hour, one every 120 s
 
 
-def night(one: Pair, tickets: int, trouble: float) -> dict[str, object]:
+def night(one: Pair, tickets: int, trouble: float, settle: float) -> dict[str, object]:
     one.fill(tickets)
     for service in one.services.values():
         service.trouble.share = trouble
@@ -41,6 +43,7 @@ def night(one: Pair, tickets: int, trouble: float) -> dict[str, object]:
         for service in one.services.values():
             service.trouble.share = 0
         _idle(one)
+        time.sleep(settle)
         idle = _idle(one)  # the second idle hour: what the night left behind is settled
     pulls = one.forge.pulls()
     return {
@@ -73,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tickets", type=int, default=50)
     parser.add_argument("--trouble", type=float, default=0.0)
+    parser.add_argument("--settle", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--board", choices=BOARDS)
     parser.add_argument("--forge", choices=FORGES)
     args = parser.parse_args()
@@ -82,7 +86,8 @@ def main() -> None:
             scratch = tempfile.TemporaryDirectory(dir=shm if shm.exists() else None)
             with scratch as folder, pair(board, forge, Path(folder)) as one:
                 print(
-                    json.dumps({"board": board, "forge": forge, **night(one, args.tickets, args.trouble)}), flush=True
+                    json.dumps({"board": board, "forge": forge, **night(one, args.tickets, args.trouble, args.settle)}),
+                    flush=True,
                 )
 
 
