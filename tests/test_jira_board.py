@@ -243,7 +243,7 @@ async def test_a_move_that_the_workflow_does_not_offer_names_those_that_it_does(
         await one.move("WEB-1", TicketState.DONE)
     with pytest.raises(BoardError, match=r"to 'Waiting', as \[board\] write_states.blocked says"):
         await one.move("WEB-1", TicketState.BLOCKED)
-    assert (issue.status.name, issue.comments) == ("In Progress", [])
+    assert (issue.status.name, issue.labels) == ("In Progress", [])
 
 
 async def test_whoever_drags_a_blocked_card_back_to_to_do_opens_it_again(jira: Jira) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 
 import msgspec
@@ -114,10 +115,23 @@ def test_no_depth_is_too_deep() -> None:
 
 @pytest.mark.parametrize(("markdown", "markup"), [
     ("**a** `b` [c](https://d.example/)", "*a* {{b}} [c|https://d.example/]"),
-    ("[~ada] {code} !x.png! a|b", r"\[~ada] \{code} \!x.png\! a\|b"), ("## Why", "h2. Why"), ("- a\n- b", "- a\n- b"),
+    ("[~ada] {code} !x.png! a|b", "\\[\u200b~ada] \\{code} \\!x.png\\! a\\|b"),
+    ("## Why", "h2. Why"), ("- a\n- b", "- a\n- b"),
     ("```py\n{a} [b]\n```", "{noformat}\n{a} [b]\n{noformat}"),
     ("```\n{noformat}", "{noformat}\n(noformat)\n{noformat}"),
     ("see https://x.example/a{b}", "see https://x.example/a%7Bb}"),
+    ("[a](https://x.example/]!https://y.example/p.png!{toc})", "[a|https://x.example/%5D%21https://y.example/p.png%21%7Btoc}]"),
+    ("a\\{toc} `\\\\!x!`", "a\\\u200b\\{toc} {{\\\\\u200b\\!x\\!}}"),
+    ("```\n{noformat:nopanel=true} !x!\n```", "{noformat}\n(noformat:nopanel=true) !x!\n{noformat}"),
 ])  # fmt: skip
 def test_our_markdown_in_wiki_markup_is_what_it_was_and_commands_nothing(markdown: str, markup: str) -> None:
     assert wiki.markup(markdown) == markup
+
+
+@pytest.mark.parametrize("said", [
+    "[~ada]", "a[@ada] b", "`[~ada]`", "```\n[~ada]\n```", "**[~accountid:5b10]**", "\\[~ada]", "[[~ada]]",
+    "[~ada](https://x.example/)",
+])  # fmt: skip
+def test_no_mention_is_left_for_jira_that_looks_for_them_behind_backslashes_and_in_code_too(said: str) -> None:
+    assert re.findall(r"\[[~@][^\\,|]+?\]", wiki.markup(said)) == []
+    assert "ada" in wiki.markup(said) or "5b10" in wiki.markup(said)

@@ -106,7 +106,7 @@ async def test_the_selection_is_linears_own_filter(linear: Linear) -> None:
     ours = linear.state.issue("Ours", project="Site", author="bob")
     ours["assignee"] = linear.state.users["bob"]
     linear.state.issue("Other project", author="bob")
-    linear.state.issue("Other author", project="Site")
+    linear.state.issue("Other author", project="Site")["assignee"] = linear.state.users["bob"]
     one = board(linear, project="Site", authors=["bob"], assignee="bob@acme.example")
     assert [t.title for t in (await one.scan()).tickets] == ["Ours"]
     left = {t.title: t.left for t in await one.fetch(["ENG-1", "ENG-2", "ENG-3"])}
@@ -168,6 +168,17 @@ async def test_an_issue_that_goes_to_another_team_while_it_is_worked_is_seen_to_
     assert [t.left for t in await one.fetch([ticket.id])] == ["it moved to the team OPS"]
 
 
+async def test_an_issue_that_went_before_it_was_claimed_is_seen_to_go_when_it_is(linear: Linear) -> None:
+    linear.state.team("OPS", "Operations")
+    linear.state.issue("One")
+    one = board(linear)
+    (ticket,) = (await one.scan()).tickets
+    linear.state.send("ENG-1", "OPS")
+    await one.move(ticket.id, TicketState.WORKING, "on it")
+    assert linear.state.named(ticket.id)["state"] == linear.state.state("OPS", "Todo")
+    assert ((await one.scan()).tickets, len(linear.state.said(ticket.id))) == ((), 1)
+
+
 async def test_a_blocker_of_another_team_is_seen_to_end_and_to_come_back(linear: Linear) -> None:
     linear.state.team("OPS", "Operations")
     first = linear.state.issue("First", team="OPS")
@@ -176,6 +187,43 @@ async def test_a_blocker_of_another_team_is_seen_to_end_and_to_come_back(linear:
     assert [t.blocked_by for t in (await one.scan()).tickets] == [(first["id"],)]
     linear.state.move("OPS-1", "Done")
     assert [t.blocked_by for t in (await one.scan()).tickets] == [()]
+
+
+async def test_a_blocker_that_was_deleted_blocks_nobody(linear: Linear) -> None:
+    linear.state.issue("First")
+    linear.state.issue("Second", blocked_by=["ENG-1"])
+    one = board(linear)
+    assert {t.title: len(t.blocked_by) for t in (await one.scan()).tickets} == {"First": 0, "Second": 1}
+    linear.state.trash("ENG-1")
+    for _ in range(WHOLE_EVERY + 1):
+        assert {t.title: len(t.blocked_by) for t in (await one.scan()).tickets} == {"Second": 0}
+    assert [t.blocked_by for t in await board(linear).fetch(["ENG-2"])] == [()]
+
+
+async def test_an_application_is_assigned_an_issue_by_being_its_delegate(
+    linear: Linear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINEAR_API_KEY", "lin_oauth_app")
+    linear.state.issue("Ours")["delegate"] = linear.state.users["app"]
+    linear.state.issue("Not ours")["assignee"] = linear.state.users["ada"]
+    one = board(linear, assignee="me")
+    made = await one.add("Made by us")
+    assert {t.title for t in (await one.scan()).tickets} == {"Ours", "Made by us"}
+    assert (made.left, linear.state.named(made.id)["assignee"]) == ("", None)
+    with linear.turn:
+        linear.state.named("ENG-1")["delegate"] = None
+        linear.state.touch(linear.state.named("ENG-1"))
+    assert {t.title for t in (await one.scan()).tickets} == {"Made by us"}
+
+
+async def test_a_project_is_named_by_what_its_address_ends_with_too(linear: Linear) -> None:
+    linear.state.issue("Ours", project="New Site")
+    linear.state.issue("Other", project="Site")
+    slug = f"new-site-{linear.state.project('New Site')['slugId']}"
+    for project in (slug, slug.upper(), slug[-12:], "new site"):
+        one = board(linear, project=project)
+        assert [t.title for t in (await one.scan()).tickets] == ["Ours"]
+        assert {t.title: bool(t.left) for t in await one.fetch(["ENG-1", "ENG-2"])} == {"Ours": False, "Other": True}
 
 
 async def test_a_blocker_that_is_opened_again_blocks_again(linear: Linear) -> None:
@@ -222,7 +270,7 @@ async def test_what_is_left_out_is_shown_with_the_reason(linear: Linear) -> None
     linear.state.issue("Over", state="Done")
     found = await board(linear, labels=["nightcrew"], authors=["ada"]).considered()
     assert [(t.title, t.left) for t in found] == [
-        ("Of bob", "its author is not one whose tickets are taken"),
+        ("Of bob", "its author bob is not one whose tickets are taken"),
         ("No label", "it has not the label 'nightcrew'"), ("Taken", ""),
     ]  # fmt: skip
     assert max(cost for _, cost in linear.costs) < company.MOST
@@ -265,6 +313,20 @@ async def test_people_are_heard_programs_and_strangers_are_not(
     linear.state.issue("One", state="In Progress")
     linear.state.say("ENG-1", author, "@nightcrew stop")
     assert [t.stop != "" for t in (await board(linear, people=people).scan()).tickets] == [heard]
+
+
+@pytest.mark.parametrize("text", [
+    "@Acme Crew stop", "@crew stop!", "https://linear.app/acme/profiles/crew stop", "stop",
+])  # fmt: skip
+async def test_we_are_told_to_stop_by_whatever_name_we_have_there(
+    linear: Linear, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("LINEAR_API_KEY", "lin_oauth_app")
+    linear.state.users["app"] |= {"name": "Acme Crew", "displayName": "crew"}
+    linear.state.issue("One", state="In Progress")
+    linear.state.say("ENG-1", "ada", text)
+    linear.state.say(linear.state.issue("Two", state="In Progress")["id"], "ada", "@bob stop")
+    assert [t.title for t in (await board(linear).scan()).tickets if t.stop] == ["One"]
 
 
 async def test_an_idle_hour_of_30_scans_costs_at_most_31_requests(linear: Linear) -> None:

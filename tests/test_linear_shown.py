@@ -13,7 +13,7 @@ from nightcrew.adapters.boards.linear import LinearBoard
 from nightcrew.core.model import TicketState
 from nightcrew.errors import BoardError
 from nightcrew.testing.company.linear import Linear
-from nightcrew.testing.company.standin import LOST
+from nightcrew.testing.company.standin import CUT, LOST
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +103,37 @@ async def test_a_label_made_meanwhile_is_found(linear: Linear) -> None:
     assert [label["name"] for label in linear.state.named(ticket.id)["labels"]] == ["nightcrew: blocked"]
 
 
+async def test_a_label_of_the_workspace_that_no_issue_has_yet_is_found(linear: Linear) -> None:
+    linear.state.teams["ENG"]["labels"] = []
+    linear.state.team("WEB", "Web")  # its label of that name is not ours to set
+    linear.state.label("Nightcrew: blocked")
+    linear.state.issue("One")
+    one = board(linear)
+    (ticket,) = (await one.scan()).tickets
+    await one.move(ticket.id, TicketState.BLOCKED)
+    assert linear.state.named(ticket.id)["labels"] == linear.state.labels
+
+
+async def test_a_state_or_label_that_somebody_replaced_is_looked_for_anew(linear: Linear) -> None:
+    linear.state.issue("One")
+    one = board(linear)
+    (ticket,) = (await one.scan()).tickets
+    team = linear.state.teams["ENG"]
+    team["states"] = [row if row["type"] != "started" else {**row, "id": str(uuid4())} for row in team["states"]]
+    await one.move(ticket.id, TicketState.WORKING)
+    assert linear.state.named(ticket.id)["state"] == linear.state.state("ENG", "In Progress")
+    team["labels"] = [{**row, "id": str(uuid4())} for row in team["labels"]]
+    await one.move(ticket.id, TicketState.BLOCKED)
+    assert [row["name"] for row in linear.state.named(ticket.id)["labels"]] == ["nightcrew: blocked"]
+
+
+async def test_nobody_is_mentioned_whatever_an_agent_writes(app: Linear) -> None:
+    (ticket,) = (await board(app).scan()).tickets
+    await board(app).move(ticket.id, TicketState.BLOCKED, "Ask https://linear.app/acme/profiles/ada.l about it.")
+    said = [app.state.said("ENG-1")[0]["body"], *(one["content"]["body"] for one in app.state.activities.values())]
+    assert [("/profiles/" in text, "Ask @ada.l about it." in text) for text in said] == [(False, True)] * 2
+
+
 async def test_an_unchanged_note_writes_nothing(linear: Linear) -> None:
     linear.state.issue("One")
     one = board(linear)
@@ -177,6 +208,23 @@ async def test_a_session_whose_answer_was_lost_is_not_begun_twice(app: Linear) -
     await one.move(ticket.id, TicketState.REVIEW, "look")
     assert len(app.state.sessions) == 1
     assert ["to be reviewed" in said["body"] for said in app.state.said("ENG-1")] == [True]
+
+
+@pytest.mark.parametrize("how", ["we were killed before the comment", "a person delegated it to us"])
+async def test_a_session_that_is_there_already_is_the_one(app: Linear, how: str) -> None:
+    (ticket,) = (await board(app).scan()).tickets
+    app.state.session(app.state.issue("Another")["id"])
+    if "killed" in how:
+        app.trouble.next("CommentCreate", CUT)
+        with pytest.raises(BoardError):
+            await board(app).move(ticket.id, TicketState.WORKING, "on it")
+    else:
+        app.state.session(ticket.id)
+    await board(app).move(ticket.id, TicketState.REVIEW, "look")
+    assert len([one for one in app.state.sessions.values() if one["issue"]["id"] == ticket.id]) == 1
+    assert {one["session"] for one in app.state.activities.values()} == {
+        one["id"] for one in app.state.sessions.values() if one["issue"]["id"] == ticket.id
+    }
 
 
 @pytest.mark.parametrize("off", [True, False])

@@ -29,6 +29,7 @@ ISSUE: dict[str, Any] = {
     "team": {"id": "t1", "key": "ENG", "name": "Engineering"},
     "project": {"id": "p1", "slugId": "a1b2c3d4e5f6", "name": "Web"},
     "assignee": {"id": "u1", "name": "Ada Lovelace", "email": "ada@acme.example", "isMe": False}, "delegate": None,
+    "creator": {"id": "u2", "name": "Bob Noyce", "email": "bob@acme.example", "isMe": False},
     "labels": {"nodes": [{"id": "l1", "name": "bug"}, {"id": "l2", "name": "requires: macos"},
                          {"id": "l3", "name": "nightcrew"}]},
     "attachments": {"nodes": [{"id": "a1", "url": "https://github.com/acme/web/pull/9"}]},
@@ -55,6 +56,7 @@ def test_an_issue_is_read_as_a_ticket() -> None:
     assert (ticket.url, ticket.closes, ticket.stop, ticket.left) == (
         ISSUE["url"], "Fixes ENG-412", "ada said stop", "",
     )  # fmt: skip
+    assert ticket.author == "Bob Noyce"
     assert ticket.created_at
     assert ticket.created_at.isoformat() == "2026-11-20T08:15:30.123000+00:00"
 
@@ -63,10 +65,17 @@ def test_an_issue_is_read_as_a_ticket() -> None:
     ({}, ""), ({"project": "a1b2c3d4e5f6"}, ""), ({"project": "web"}, ""), ({"assignee": "ada@acme.example"}, ""),
     ({"project": "Site"}, "it is not in the project Site"),
     ({"labels": ("agent", "night")}, "it has not the label 'agent' or 'night'"),
+    ({"authors": ("ada", "BOB@acme.example")}, ""),
+    ({"authors": ("ada",)}, "its author Bob Noyce is not one whose tickets are taken"),
     ({"assignee": "me"}, "it is not assigned to me"), ({"assignee": "none"}, "it is assigned"),
 ])  # fmt: skip
 def test_why_an_issue_is_not_taken_is_said(settings: dict[str, Any], left: str) -> None:
     assert reader(**settings).left(ISSUE) == left
+
+
+@pytest.mark.parametrize("authors", [("none",), ("me",), ("",)])
+def test_what_nobody_in_the_workspace_wrote_is_of_no_author(authors: tuple[str, ...]) -> None:
+    assert "its author nobody" in reader(authors=authors).left({**ISSUE, "creator": None})
 
 
 @pytest.mark.parametrize(("linears", "ours"), [(0, 5), (1, 1), (2, 2), (3, 3), (4, 4)])

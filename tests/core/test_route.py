@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,8 +93,25 @@ def test_a_ticket_that_no_rule_places_is_unknown_and_shows_every_rule() -> None:
         "  label    none     no label of the ticket belongs to a repository",
         "  project  none     the ticket has no project",
         "  keywords none     no keyword of a repository stands in title or body",
+        "  only     none     there are several repositories",
         "  needs a node with macos",
     ]
+
+
+ALONE = Repo("alone", "https://forge.example/acme/alone.git")
+
+
+@pytest.mark.parametrize(("fields", "repos", "taken"), [
+    ({}, (ALONE,), True), ({"project": "Site", "labels": ("chore",)}, (ALONE,), True),
+    ({"repo": "web"}, (ALONE,), False),
+    ({"project": "acme/alone"}, (ALONE,), True), ({"project": "acme/other"}, (ALONE,), False),
+    ({}, (replace(ALONE, labels=("ui",)),), False), ({}, (replace(ALONE, projects=("Site",)),), False),
+    ({}, (replace(ALONE, keywords=("ui",)),), False), ({}, (ALONE, Repo("two", "x")), False), ({}, (), False),
+])  # fmt: skip
+def test_the_only_repository_takes_every_ticket_unless_it_or_the_ticket_says_otherwise(
+    fields: dict[str, str], repos: tuple[Repo, ...], taken: bool
+) -> None:
+    assert bool(decided(repos=repos, **fields).repo) is taken
 
 
 def test_labels_may_wish_for_a_model_and_an_agent() -> None:
@@ -144,6 +163,7 @@ def may_match(ticket: Ticket, repo: Repo) -> bool:
         or bool({loosely(word) for word in ticket.labels} & {loosely(word) for word in repo.labels})
         or loosely(ticket.project) in {loosely(word) for word in repo.projects}
         or any(loosely(word) in prose for word in repo.keywords)
+        or not (repo.labels or repo.projects or repo.keywords)
     )
 
 
@@ -155,7 +175,7 @@ def test_no_repository_is_chosen_that_no_rule_names(ticket: Ticket, repos: list[
     assert (decision.repo is None) == (not any(s.outcome == "match" for s in decision.steps if s.rule in RULES))
 
 
-RULES = ("repo", "label", "project", "keywords")
+RULES = ("repo", "label", "project", "keywords", "only")
 
 
 @steady

@@ -340,7 +340,7 @@ def test_a_repository_elsewhere_must_be_named(newcomer: Newcomer) -> None:
 
 
 # -- a tracker that is not where the code is ---------------------------------------------------------------------------
-def test_a_linear_team_is_joined_and_the_projects_that_lead_to_no_repository_are_named(tmp_path: Path) -> None:
+def test_a_linear_team_is_joined_and_the_only_repository_takes_its_tickets_of_any_project(tmp_path: Path) -> None:
     with Linear() as linear:
         state = linear.state
         state.team("OPS", "Operations")
@@ -355,12 +355,9 @@ def test_a_linear_team_is_joined_and_the_projects_that_lead_to_no_repository_are
         assert (said.code, "there is: ENG, OPS. Name it with --team." in said.err) == (2, True)
         told = night.run(*argv, "--team", "ENG", "--yes", "--json", cwd=web.path).json
         assert (told["login"], told["places"], told["forge"]) == ("nightcrew", ["ENG"], "local")
-        assert [(row["ticket"], row["rule"]) for row in told["preview"]["taken"]] == [("ENG-1", "project")]
-        assert {row["ticket"]: row["why"] for row in told["preview"]["left_out"]} == {
-            "ENG-2": "No rule names a repository for it."
-        }
-        config = load(web.path / "nightcrew.toml", {})
-        assert config.repos[0].projects == ("Web",)
+        assert {row["ticket"]: row["rule"] for row in told["preview"]["taken"]} == {"ENG-1": "only", "ENG-2": "only"}
+        assert told["preview"]["left_out"] == []
+        assert load(web.path / "nightcrew.toml", {}).repos[0].projects == ()
         assert [issue["updatedAt"] for issue in state.issues.values()] == changed
         assert not state.comments
     assert linear.violations == []

@@ -128,11 +128,24 @@ def _keywords(ticket: Ticket, repos: Sequence[Repo]) -> _Found:
     return _Found(best, " and ".join(f"{_quoted(hits[repo])} in title or body: {repo.name}" for repo in best))
 
 
+def _only(ticket: Ticket, repos: Sequence[Repo]) -> _Found:
+    """The only repository, where its owner wrote nothing about which tickets are for it."""
+    if len(repos) != 1:
+        return _Found((), "there are several repositories" if repos else "there is no repository")
+    (repo,) = repos
+    if repo.labels or repo.projects or repo.keywords:
+        return _Found((), f"{repo.name} is not for every ticket: it lists labels, projects or keywords")
+    if "/" in ticket.project:  # issues on a forge name the repository that they are about: it is another one
+        return _Found((), f'the ticket is about "{_show(ticket.project)}"')
+    return _Found((repo,), f"{repo.name} is the only repository")
+
+
 _RULES: dict[str, Callable[[Ticket, Sequence[Repo]], _Found]] = {
     "repo": _explicit,
     "label": _label,
     "project": _project,
     "keywords": _keywords,
+    "only": _only,
 }
 
 

@@ -21,10 +21,11 @@ from nightcrew.testing.company.jira_state import (
     State,
     Wrong,
 )
-from nightcrew.testing.company.jira_views import Views
+from nightcrew.testing.company.jira_views import Views, as_text
 
 MOST = 100  # issues of one answer
 RECONCILED = 50
+LONGEST = 32_767  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Asked:
             raise Wrong(400, "INVALID_INPUT: the operation value must be an Atlassian Document.", name)
         if not self.views.cloud and not isinstance(body, str):
             raise Wrong(400, "Operation value must be a string", name)
+        if len(body if isinstance(body, str) else as_text(body)) > LONGEST:
+            raise Wrong(
+                400, f"The entered text is too long. It exceeds the allowed limit of {LONGEST} characters.", name
+            )
         return body
 
     def person(self, told: Row | None) -> str:
@@ -221,6 +226,13 @@ def assignable(asked: Asked) -> tuple[int, Any]:
     return 200, [asked.views.user(person) for person in right]
 
 
+def users(asked: Asked) -> tuple[int, Any]:
+    """Whose address or name begins like that, also those who hide their address."""
+    word = asked.query.get("query", "").lower()
+    found = [p for p in asked.state.people.values() if p.email.startswith(word) or p.display.lower().startswith(word)]
+    return 200, [asked.views.user(person) for person in found[: int(asked.query.get("maxResults", 50))]]
+
+
 def permissions(asked: Asked) -> tuple[int, Row]:
     _project(asked, asked.query["projectKey"])
     words = _words(asked.query.get("permissions", ""))
@@ -284,6 +296,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
 }  # fmt: skip
 CLOUD: dict[tuple[str, str], Handler] = {
     ("POST", "/search/jql"): search, ("POST", "/issue/bulkfetch"): bulk, ("GET", "/project/search"): projects,
+    ("GET", "/user/search"): users,
     **HANDLERS,
 }  # fmt: skip
 DATA_CENTER: dict[tuple[str, str], Handler] = {

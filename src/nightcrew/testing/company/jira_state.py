@@ -39,13 +39,17 @@ class Status:
 
 @dataclass(frozen=True)
 class Transition:
-    """A way into a status, from some statuses (ids) or from all. `asks`: a screen wants a resolution."""
+    """A way into a status, from some statuses (ids) or from all.
+
+    `asks`: a screen wants a resolution; `needs`: it wants a field of that name, too.
+    """
 
     id: str
     name: str
     to: Status
     sources: tuple[str, ...] = ()
     asks: bool = False
+    needs: str = ""
 
     def open_from(self, status: Status) -> bool:
         return not self.sources or status.id in self.sources
@@ -228,6 +232,8 @@ class State:
             found = next((t for t in ways if t.id == number and t.open_from(issue.status)), None)
             if found is None:
                 raise Wrong(400, f"The action {number} is invalid in the status {issue.status.name}.")
+            if found.needs:
+                raise Wrong(400, f"{found.needs} is required.", "customfield_10100")
             if found.asks and not resolution:
                 raise Wrong(400, "Resolution is required.", "resolution")
             if resolution and not found.asks:

@@ -94,7 +94,12 @@ class Views:
             asked = {"required": True, "schema": {"type": "resolution", "system": "resolution"}, "name": "Resolution",
                      "key": "resolution", "hasDefaultValue": False, "operations": ["set"],
                      "allowedValues": values}  # fmt: skip
-            row["fields"] = {"resolution": asked} if way.asks else {}
+            needed = {"required": True, "schema": {"type": "string", "custom": "textfield", "customId": 10_100},
+                      "name": way.needs, "key": "customfield_10100", "hasDefaultValue": False,
+                      "operations": ["set"]}  # fmt: skip
+            row["fields"] = ({"resolution": asked} if way.asks else {}) | (
+                {"customfield_10100": needed} if way.needs else {}
+            )
         return row
 
 

@@ -128,7 +128,7 @@ class Linear(Standin):
             "viewer": self.state.users[login], "teams": self._teams, "issues": self._issues, "comments": self._comments,
             "comment": self._comment, "issueUpdate": acts.update, "commentCreate": acts.say, "issueCreate": acts.create,
             "commentUpdate": acts.say_anew, "attachmentCreate": acts.attach, "agentActivityCreate": acts.activity,
-            "agentSessionCreateOnIssue": acts.session,
+            "agentSessionCreateOnIssue": acts.session, "agentSessions": self._sessions, "issueLabels": self._labels,
         }  # fmt: skip
 
     def _teams(self, _info: object, filter: Row | None = None, **asked: Any) -> Row:  # noqa: A002
@@ -155,6 +155,14 @@ class Linear(Standin):
     def _comments(self, _info: object, filter: Row | None = None, **asked: Any) -> Row:  # noqa: A002
         return page([one for one in self.state.comments.values() if fits(one, filter)], asked)
 
+    def _sessions(self, _info: object, **asked: Any) -> Row:
+        return page(list(self.state.sessions.values()), asked)
+
+    def _labels(self, _info: object, filter: Row | None = None, **asked: Any) -> Row:  # noqa: A002
+        owned = [{**label, "team": team} for team in self.state.teams.values() for label in team["labels"]]
+        rows = [*owned, *({**label, "team": None} for label in self.state.labels)]
+        return page([row for row in rows if fits(row, filter)], asked)
+
     def _comment(self, _info: object, id: str = "", hash: str = "") -> Row:  # noqa: A002
         if id not in self.state.comments:
             raise _Refused("Entity not found: Comment")
@@ -179,9 +187,14 @@ class _Acts:
 
     def update(self, _info: object, id: str, input: Row) -> Row:  # noqa: A002
         issue, team = self._found(id), self._found(id)["team"]
-        if wanted := input.get("stateId"):
-            issue["state"] = next(one for one in team["states"] if one["id"] == wanted)
-        added = [one for one in self.state.usable(team) if one["id"] in (input.get("addedLabelIds") or ())]
+        wanted, more = input.get("stateId"), input.get("addedLabelIds") or ()
+        states = [one for one in team["states"] if one["id"] == wanted]
+        added = [one for one in self.state.usable(team) if one["id"] in more]
+        if (wanted and not states) or len(added) < len(more):
+            raise _Refused(
+                "Entity not found: WorkflowState" if wanted and not states else "Entity not found: IssueLabel"
+            )
+        issue["state"] = states[0] if states else issue["state"]
         gone = set(input.get("removedLabelIds") or ())
         issue["labels"] = [one for one in issue["labels"] if one["id"] not in gone]
         issue["labels"] += [one for one in added if one not in issue["labels"]]
@@ -198,6 +211,10 @@ class _Acts:
         state = next((one["name"] for one in team["states"] if one["id"] == input.get("stateId")), "Todo")
         made = self.state.issue(input["title"], input.get("description") or "", labels, self.user["name"], team["key"],
                                 state, int(input.get("priority") or 0), id=input.get("id") or "")  # fmt: skip
+        by_id = {one["id"]: one for one in self.state.users.values()}
+        made["assignee"], made["delegate"] = by_id.get(input.get("assigneeId")), by_id.get(input.get("delegateId"))
+        if made["assignee"] and made["assignee"]["app"]:
+            raise _Refused("Applications cannot be assigned issues")
         return {"success": True, "issue": self.linear._issue(made)}
 
     def say(self, _info: object, input: Row) -> Row:  # noqa: A002
@@ -228,9 +245,7 @@ class _Acts:
     def session(self, _info: object, input: Row) -> Row:  # noqa: A002
         if not self.user["app"]:
             raise _Refused("Only applications have agent sessions")
-        made: Row = {"id": str(uuid4()), "status": "active", "url": None, "issue": self._found(input["issueId"])}
-        self.state.sessions[made["id"]] = made
-        return {"success": True, "agentSession": made}
+        return {"success": True, "agentSession": self.state.session(input["issueId"], self.user["name"])}
 
     def activity(self, _info: object, input: Row) -> Row:  # noqa: A002
         if input["agentSessionId"] not in self.state.sessions:

@@ -43,8 +43,10 @@ class State:
         self.team("ENG", "Engineering")
 
     def _user(self, name: str, app: bool) -> Row:
-        return {"__typename": "User", "id": str(uuid4()), "name": name, "email": f"{name}@acme.example", "app": app,
-                "isMe": False, "organization": self.organization}  # fmt: skip
+        return {
+            "__typename": "User", "id": str(uuid4()), "name": name, "displayName": name, "app": app, "isMe": False,
+            "email": f"{name}@acme.example", "organization": self.organization,
+        }  # fmt: skip
 
     def now(self) -> str:
         """A stamp, later than the one before."""
@@ -128,11 +130,25 @@ class State:
             self.named(word)["assignee"] = self.users.get(login)
             self.touch(self.named(word))
 
+    def session(self, word: str, app: str = "app") -> Row:
+        """An agent session of an application: it begins one, or a person delegates the issue to it."""
+        with self.turn:
+            made: Row = {"id": str(uuid4()), "status": "active", "url": None, "issue": self.named(word),
+                         "appUser": self.users[app], "createdAt": self.now()}  # fmt: skip
+            self.sessions[made["id"]] = made
+            return made
+
     def archive(self, word: str) -> None:
         """A person archives it."""
         with self.turn:
             self.named(word)["archivedAt"] = self.now()
             self.touch(self.named(word))
+
+    def trash(self, word: str) -> None:
+        """A person deletes it: it is kept for a while, as it was, outside of all lists."""
+        with self.turn:
+            self.named(word)["trashed"] = True
+            self.archive(word)
 
     def send(self, word: str, team: str) -> None:
         """A person moves it to another team: its key changes, its id stays."""

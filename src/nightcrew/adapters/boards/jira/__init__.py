@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from nightcrew.adapters.boards.jira import adding, jql
+from nightcrew.adapters.boards.jira import adding
 from nightcrew.adapters.boards.jira.api import api, get
 from nightcrew.adapters.boards.jira.memory import Issues
 from nightcrew.adapters.boards.jira.parse import ENDS, Raw, Reader, Settings, shown
@@ -20,12 +22,14 @@ from nightcrew.adapters.boards.jira.stops import Stops
 from nightcrew.adapters.visible import progress
 from nightcrew.core.model import Ticket, TicketState
 from nightcrew.errors import BoardError, ConfigError
-from nightcrew.ports import Scan
+from nightcrew.ports import Problem, Scan
 from nightcrew.settings import read_settings, secret
 from nightcrew.transport import Refused, told_as
 
 __all__ = ["JiraBoard", "Settings"]
 
+log = logging.getLogger("nightcrew.boards.jira")
+T = TypeVar("T")
 NAME = re.compile(r"[1-9]\d{0,17}|[A-Za-z][A-Za-z0-9_]*-[1-9]\d{0,17}")
 """An issue's id or key; nothing else becomes part of an address."""
 NEEDED = {
@@ -56,6 +60,7 @@ class JiraBoard:
         self.issues = Issues(self.api, told, self.reader, stops, lambda: self._id)
         self.showing = Showing(self.api, told, self.reader, lambda: self._id)
         self._me: Raw = {}
+        self._lost: list[str] = []  # addresses in the settings that nobody has
 
     @property
     def _id(self) -> str:
@@ -69,16 +74,46 @@ class JiraBoard:
 
     async def _who(self) -> None:
         if not self._me:
-            self._me = await get(self.api, "/myself")
+            told, me = self.settings, await get(self.api, "/myself")
+            try:
+                self._lost = await self.api.meet({told.assignee, *told.reporters, *told.people})
+            except Refused as refused:  # we may not look at people
+                log.warning("board.people_unknown", extra={"error": str(refused)})
+            self._me = me
             self.api.names[self._id] = "nightcrew"  # so that a mention of us reads as people say it
 
     async def scan(self) -> Scan:
         """See `Board.scan`."""
         with told_as(BoardError):
             await self._known()
-            await self.issues.look()
+            await self._in_known(self.issues.look)
         rows = [row for row in self.issues.open.values() if self.issues.takes(row)]
-        return Scan(tuple(map(self._ticket, rows)))
+        gone = sorted(set(self.settings.projects) - set(self.issues.told.projects))
+        problems = [Problem(f"{self.name} {key}", f"Jira shows us no project {key}.") for key in gone]
+        return Scan(tuple(map(self._ticket, rows)), tuple(problems))
+
+    async def _in_known(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What is asked of our projects. Jira refuses to search where one is not there: the others go on without it."""
+        if self.issues.whole:
+            self.issues.told = self.settings  # it may be there again
+        try:
+            return await ask()
+        except Refused:
+            keys = self.issues.told.projects
+            there = tuple([key for key in keys if await self._there(key)]) if len(keys) > 1 else keys
+            if there in ((), keys):
+                raise
+            self.issues.told = msgspec.structs.replace(self.settings, projects=there)
+            return await ask()
+
+    async def _there(self, project: str) -> bool:
+        try:
+            await get(self.api, f"/project/{project.upper()}/statuses")
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            return False
+        return True
 
     def _ticket(self, raw: Raw) -> Ticket:
         known, left = self.issues.known(str(raw["id"])), self.issues.left(raw)
@@ -92,7 +127,7 @@ class JiraBoard:
         with told_as(BoardError):
             await self._known()
             rows = await self.api.rows(wanted)
-            await self.issues.details(rows)
+            await self._in_known(partial(self.issues.details, rows))
         found = {}
         for row in rows:
             self.issues.take(row)
@@ -105,12 +140,7 @@ class JiraBoard:
         """See `Previewing.considered`."""
         with told_as(BoardError):
             await self._known()
-            query = f"{jql.place(self.settings)} AND statusCategory != Done ORDER BY created DESC"
-            rows: list[Raw] = []
-            async for page in self.api.pages(query):
-                rows = page
-                break
-            await self.issues.judge(rows)
+            rows = await self._in_known(self.issues.newest)
         return [self._ticket(row) for row in rows]
 
     async def move(self, ticket_id: str, state: TicketState, note: str = "", link: str = "") -> None:
@@ -121,16 +151,27 @@ class JiraBoard:
             await self._known()
             rows = await self.api.rows([ticket_id]) if NAME.fullmatch(ticket_id) else []
             if not rows:
+                self.issues.open.pop(ticket_id, None)
                 raise BoardError(f"{ticket_id} is not on the board {self.name}.")
             raw = rows[0]
             if self.reader.state(raw) in ENDS and state not in (*ENDS, TicketState.OPEN):
                 return  # a person ended it meanwhile
             self.issues.wrote(str(raw["id"]))
-            status = await self.showing.status(raw, state)
-            await self.showing.fields(raw, state, status)
+            refused = await self._put(raw, state)
             if link:
                 await self.showing.link(raw, link, state is TicketState.DONE)
             await self.showing.tell(raw, progress(state, note, link))
+            if refused:
+                raise refused
+
+    async def _put(self, raw: Raw, state: TicketState) -> BoardError | Refused | None:
+        """Status and labels. Where its workflow does not let it, why: link and comment are shown all the same."""
+        try:
+            status = await self.showing.status(raw, state)
+        except (BoardError, Refused) as refused:
+            return refused
+        await self.showing.fields(raw, state, status)
+        return None
 
     async def add(self, title: str, body: str = "", fields: Mapping[str, object] | None = None) -> Ticket:
         """See `Board.add`: a new issue of the first project, with what the selection asks for."""
@@ -169,7 +210,7 @@ class JiraBoard:
         with told_as(BoardError):
             await self._who()
             places = [one async for one in self.api.places()]
-            missing: list[str] = []
+            missing = [f"Jira finds nobody by the address {word}: name the account id." for word in self._lost]
             for project in self.settings.projects:
                 missing += await self._missing(project.upper())
         ours = {project.upper() for project in self.settings.projects}

@@ -53,6 +53,9 @@ class Api(Protocol):
 
     def id_of(self, user: Raw) -> str: ...
     def words(self, user: Raw) -> set[str]: ...
+    async def meet(self, words: Iterable[str]) -> list[str]:
+        """Look for the people who are called so in the settings; those who are not found."""
+
     def person(self, user: Raw) -> bool:
         """Whether it is somebody of the house: no robot, no customer, no one who left."""
 
@@ -91,6 +94,7 @@ class Cloud:
     def __init__(self, told: Settings) -> None:
         self.told = told
         self.names: dict[str, str] = {}
+        self.addresses: dict[str, str] = {}  # of people in the settings, by account: most hide theirs
         self.service = Service("Jira", f"{told.url.rstrip('/')}/rest/api/3", self._headers, limits)
 
     async def _headers(self) -> Mapping[str, str]:
@@ -145,7 +149,18 @@ class Cloud:
         return str(user.get("accountId") or "")
 
     def words(self, user: Raw) -> set[str]:
-        return {str(user[key]).lower() for key in ("accountId", "emailAddress") if user.get(key)}
+        address = self.addresses.get(self.id_of(user), "")
+        return {str(user[key]).lower() for key in ("accountId", "emailAddress") if user.get(key)} | {address} - {""}
+
+    async def meet(self, words: Iterable[str]) -> list[str]:
+        lost: list[str] = []
+        for word in sorted({word.lower() for word in words if "@" in word}):
+            found = (await self.service.get("/user/search", {"query": word, "maxResults": 2})).data
+            if len(found) == 1:  # an address is nobody else's
+                self.addresses[self.id_of(found[0])] = word
+            else:
+                lost.append(word)
+        return lost
 
     def person(self, user: Raw) -> bool:
         return user.get("accountType", "atlassian") == "atlassian" and user.get("active") is not False
@@ -231,6 +246,9 @@ class DataCenter:
 
     def words(self, user: Raw) -> set[str]:
         return {str(user[key]).lower() for key in ("name", "key", "emailAddress") if user.get(key)}
+
+    async def meet(self, words: Iterable[str]) -> list[str]:
+        return []
 
     def person(self, user: Raw) -> bool:
         return user.get("active") is not False

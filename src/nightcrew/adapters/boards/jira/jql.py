@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from nightcrew.adapters.boards.jira.parse import Settings
 
@@ -13,7 +13,7 @@ def word(text: str) -> str:
     """A value in quotes.
 
     >>> word('To "Do"')
-    '"To \\\\\\\\"Do\\\\\\\\""'
+    '"To \\\\"Do\\\\""'
     """
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -48,9 +48,13 @@ def selected(told: Settings) -> str:
     return " AND ".join(asked)
 
 
-def changed(told: Settings, minutes: int) -> str:
-    """What changed in our projects in the last so many minutes: JQL knows no finer grain."""
-    return f'{place(told)} AND updated >= "-{minutes}m" ORDER BY updated ASC, key ASC'
+def changed(told: Settings, minutes: int, worked: Sequence[str] = ()) -> str:
+    """What changed in our projects in the last so many minutes: JQL knows no finer grain.
+
+    `worked` are ids of issues that are asked for wherever they are now.
+    """
+    where = f"({place(told)} OR id in ({', '.join(worked)}))" if worked else place(told)
+    return f'{where} AND updated >= "-{minutes}m" ORDER BY updated ASC, key ASC'
 
 
 def among(told: Settings, ids: Iterable[str]) -> str:

@@ -14,11 +14,13 @@ from nightcrew.adapters.boards.jira.api import AT_ONCE, RECONCILED, Api, get
 from nightcrew.adapters.boards.jira.parse import ENDS, Known, Raw, Reader, Settings, category
 from nightcrew.adapters.boards.jira.stops import Stops
 from nightcrew.core.model import TicketState
+from nightcrew.transport import Refused
 
 WHOLE_EVERY = 15  # looks; a whole one heals what changes alone do not tell
 OVERLAP = 5  # minutes asked for again: a change is found this much later than it is dated, at most
 LONGEST = 24 * 60  # minutes; what is older is not asked for as a change
 OURS = 15  # looks for which an index is not believed about what we wrote
+WATCHED = 200  # issues that are worked, asked for wherever they are
 AFRESH = 3  # looks at which that is read by its id
 
 
@@ -47,15 +49,21 @@ class Issues:
     since: float = 0.0
     looks: int = 0
 
+    @property
+    def whole(self) -> bool:
+        """Whether the next look is at everything."""
+        return self.looks % WHOLE_EVERY == 0 or self._minutes(self.now()) > LONGEST
+
+    def _minutes(self, now: float) -> int:
+        return ceil(max(now - self.since, 0) / 60) + OVERLAP
+
     async def look(self) -> None:
         """Take over what changed: one request, answered with an empty list, while nothing did."""
         start = self.now()
-        minutes = ceil(max(start - self.since, 0) / 60) + OVERLAP
-        whole = self.looks % WHOLE_EVERY == 0 or minutes > LONGEST
-        if whole:
+        if self.whole:
             await self._whole()
         else:
-            await self._changed(minutes)
+            await self._changed(self._minutes(start))
         self.since = start
         self.looks += 1
         self.ours = {one: looks + 1 for one, looks in self.ours.items() if looks < OURS}
@@ -78,12 +86,28 @@ class Issues:
         await self._by_id(self.ours)
 
     async def _changed(self, minutes: int) -> None:
-        """The changed ones are read by id: there no index lags."""
-        found: list[str] = []
-        async for page in self.api.pages(jql.changed(self.told, minutes), ("updated",), fresh=self.ours):
-            found += [str(row["id"]) for row in page if self.stamps.get(str(row["id"])) != row["fields"]["updated"]]
+        """The changed ones are read by id: there no index lags. What is worked is seen to go, wherever it goes."""
+        worked = [name for name, row in self.open.items() if self._worked(row)][:WATCHED]
+        try:
+            found = await self._found(jql.changed(self.told, minutes, worked))
+        except Refused:
+            if not worked:
+                raise
+            # No search may name an issue that is not there any more, or not for us.
+            await self._by_id(worked)
+            found = await self._found(jql.changed(self.told, minutes))
         fresh = [one for one, looks in self.ours.items() if looks < AFRESH]
         await self._by_id(dict.fromkeys([*found, *fresh]))
+
+    async def _found(self, query: str) -> list[str]:
+        """The ids of what a search finds and is not known as it is now."""
+        found: list[str] = []
+        async for page in self.api.pages(query, ("updated",), fresh=self.ours):
+            found += [str(row["id"]) for row in page if self.stamps.get(str(row["id"])) != row["fields"]["updated"]]
+        return found
+
+    def _worked(self, row: Raw) -> bool:
+        return self.reader.state(row) not in (TicketState.OPEN, TicketState.OTHER)
 
     async def _by_id(self, ids: Iterable[str]) -> None:
         wanted = list(ids)
@@ -115,6 +139,15 @@ class Issues:
         self.ours.pop(name, None)
         self.ours[name] = 0
 
+    async def newest(self) -> list[Raw]:
+        """The issues of our projects that are not over, whatever the selection: one page of those made last."""
+        rows: list[Raw] = []
+        async for page in self.api.pages(f"{jql.place(self.told)} AND statusCategory != Done ORDER BY created DESC"):
+            rows = page
+            break
+        await self.judge(rows)
+        return rows
+
     async def judge(self, rows: Sequence[Raw]) -> None:
         """Ask whether `jql` takes these. What is being worked is taken: it is we who changed it."""
         asked = [str(row["id"]) for row in rows if self.told.jql.strip() and self._asks(row)]
@@ -138,7 +171,7 @@ class Issues:
 
     async def _stops(self, rows: Iterable[Raw]) -> None:
         """Whether somebody said "stop": asked only of what is being worked, and only when it changed."""
-        asked = [row for row in rows if self.reader.state(row) not in (TicketState.OPEN, TicketState.OTHER)]
+        asked = [row for row in rows if self._worked(row)]
         for start in range(0, len(asked), AT_ONCE):
             await asyncio.gather(*map(self.stops.look, asked[start : start + AT_ONCE]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from nightcrew.errors import BoardError
 from nightcrew.transport import Lost, Refused
 
 log = logging.getLogger("nightcrew.boards.jira")
-LONGEST = 30_000  # characters of a comment; Jira takes some more
+LONGEST = 30_000  # characters of a comment as it is sent; Jira takes some more
 PAGE = 100
 GOING = frozenset({TicketState.WORKING, TicketState.REVIEW})
 WISHES: dict[TicketState, tuple[frozenset[TicketState], ...]] = {
@@ -46,15 +47,21 @@ def choose(reader: Reader, key: str, status: Raw, offered: Sequence[Raw], state:
     named = reader.settings.write_states.get(state, "")
     if named:
         if found := [one for one in open_ if one["to"]["name"].lower() == named.lower()]:
-            return found[0]
+            return min(found, key=_asks)
         raise _no_way(key, status, open_, f"{named!r}, as [board] write_states.{state} says")
     for wish in WISHES.get(state, (frozenset({state}),)):
         if reader.means(status) in wish:
             return None
         if found := [one for one in open_ if reader.means(one["to"]) in wish]:
             usual = USUAL.get(TicketState.WORKING if wish is GOING else state, "")
-            return min(found, key=lambda one: usual not in one["to"]["name"].lower())
+            return min(found, key=lambda one: (_asks(one), usual not in one["to"]["name"].lower()))
     raise _no_way(key, status, open_, f"what shows {state}")
+
+
+def _asks(transition: Raw) -> bool:
+    """Whether its screen asks for something that we do not know: then another way is better."""
+    asked = (transition.get("fields") or {}).items()
+    return any(key != "resolution" and one.get("required") and not one.get("hasDefaultValue") for key, one in asked)
 
 
 def _no_way(key: str, status: Raw, offered: Sequence[Raw], wanted: str) -> BoardError:
@@ -75,6 +82,14 @@ def resolved(reader: Reader, transition: Raw, state: TicketState) -> Raw:
     if not found and asks.get("required") and not asks.get("hasDefaultValue"):
         found = next(iter(names), "")
     return {"fields": {"resolution": {"name": found}}} if found else {}
+
+
+def fitting(jira: Api, text: str) -> str:
+    """As much of a comment as Jira takes: what it becomes may be far longer than it is."""
+    text = text[:LONGEST]
+    while len(json.dumps(jira.progress(text)["body"], ensure_ascii=False)) > LONGEST:
+        text = text[: len(text) * 9 // 10]
+    return text
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -135,7 +150,7 @@ class Showing:
 
     async def tell(self, raw: Raw, text: str) -> None:
         """The one comment. Where an issue has as many comments as it may, it is left out."""
-        name, text = str(raw["id"]), text[:LONGEST]
+        name, text = str(raw["id"]), fitting(self.api, text)
         said = self.api.progress(text)
         mine = self._notes.get(name) or await self._mine(name)
         try:
@@ -177,12 +192,14 @@ class Showing:
 
     async def _mine(self, name: str) -> tuple[str, str] | None:
         """Our comment and what it says, found by its mark."""
-        for page in range(MOST):
-            query = {"startAt": page * PAGE, "maxResults": PAGE, **self.api.comments()}
-            found = (await get(self.api, f"/issue/{name}/comment", query))["comments"]
-            for said in found:
+        start = 0
+        for _ in range(MOST):
+            query = {"startAt": start, "maxResults": PAGE, **self.api.comments()}
+            answer = await get(self.api, f"/issue/{name}/comment", query)
+            for said in answer["comments"]:
                 if self.api.is_progress(said, self.me()):
                     return str(said["id"]), self.api.plain(said["body"])
-            if len(found) < PAGE:
+            start += len(answer["comments"])  # a server may give less than it is asked for
+            if start >= answer["total"] or not answer["comments"]:
                 return None
         return None

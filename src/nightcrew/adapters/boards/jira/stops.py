@@ -43,14 +43,17 @@ class Stops:
         self.asked = {name: stamp for name, stamp in self.asked.items() if name in kept}
 
     async def _newest(self, row: Raw) -> str:
-        for page in range(PAGES):
-            query = {"orderBy": "-created", "startAt": page * PAGE, "maxResults": PAGE, **self.api.comments()}
-            found = (await get(self.api, f"/issue/{row['id']}/comment", query))["comments"]
+        start = 0
+        for _ in range(PAGES):
+            query = {"orderBy": "-created", "startAt": start, "maxResults": PAGE, **self.api.comments()}
+            answer = await get(self.api, f"/issue/{row['id']}/comment", query)
+            found = answer["comments"]
             # The order is asked for, and not relied on.
             for said in sorted(found, key=lambda one: _at(one["created"]), reverse=True):
                 if says_stop(self.api.plain(said.get("body"))) and await self._may(row, said):
                     return self._told(row, said)
-            if len(found) < PAGE:
+            start += len(found)
+            if start >= answer["total"] or not found:
                 return ""
         return ""
 

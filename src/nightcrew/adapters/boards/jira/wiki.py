@@ -7,8 +7,11 @@ from collections.abc import Mapping
 
 from nightcrew.adapters.boards.jira.adf import FENCE, HEADING, INLINE
 
-MEANS = re.compile(r"([\[{!|])")
-"""What would begin a mention, a macro, a picture or a table cell."""
+MEANS = re.compile(r"(\\*)([\[{!|])")
+"""What would begin a mention, a macro, a picture or a table cell, and backslashes before it: two are a line break."""
+ENDS = re.compile(r"\{(noformat[^}\n]*)\}", re.I)
+CALLS = re.compile(r"\[(?=[~@])")
+"""What Jira takes for a mention wherever it stands, in quoted code and behind a backslash too."""
 MENTION = re.compile(r"\[~(?:accountid:)?([^\]\n]+)\]")
 
 
@@ -24,8 +27,8 @@ def markup(markdown: str) -> str:
             shown.append("{noformat}")
             fenced = not fenced
         else:
-            shown.append(line.replace("{noformat}", "(noformat)") if fenced else _line(line))
-    return "\n".join([*shown, *(["{noformat}"] if fenced else [])])
+            shown.append(ENDS.sub(r"(\1)", line) if fenced else _line(line))
+    return CALLS.sub("[\u200b", "\n".join([*shown, *(["{noformat}"] if fenced else [])]))
 
 
 def _line(line: str) -> str:
@@ -34,21 +37,29 @@ def _line(line: str) -> str:
     return _inline(line)
 
 
+def _plain(text: str) -> str:
+    return MEANS.sub(lambda one: f"{one[1]}{chr(0x200B) if one[1] else ''}\\{one[2]}", text)
+
+
+def _address(text: str) -> str:
+    return re.sub(r"[|{!\[\]\\]", lambda one: f"%{ord(one[0]):02X}", text)
+
+
 def _inline(text: str) -> str:
     shown, at = "", 0
     for found in INLINE.finditer(text):
         code, bold, label, target, bare = found.groups()
-        shown += MEANS.sub(r"\\\1", text[at : found.start()])
+        shown += _plain(text[at : found.start()])
         if bare:
-            shown += bare.replace("|", "%7C").replace("{", "%7B").replace("!", "%21")
+            shown += _address(bare)
         elif bold:
             shown += f"*{_inline(bold)}*"
         elif label:
-            shown += f"[{MEANS.sub(' ', label)}|{target}]"
+            shown += f"[{MEANS.sub(' ', label)}|{_address(target)}]"
         else:
-            shown += f"{{{{{MEANS.sub(lambda one: chr(92) + one[0], code)}}}}}"
+            shown += f"{{{{{_plain(code)}}}}}"
         at = found.end()
-    return shown + MEANS.sub(r"\\\1", text[at:])
+    return shown + _plain(text[at:])
 
 
 def plain(said: object, names: Mapping[str, str] | None = None) -> str:

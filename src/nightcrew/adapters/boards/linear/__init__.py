@@ -15,8 +15,9 @@ from uuid import uuid4
 from nightcrew.adapters.boards.linear import queries
 from nightcrew.adapters.boards.linear.memory import PAGE, Issues
 from nightcrew.adapters.boards.linear.parse import ENDED, Raw, Reader, Settings, limits, same_team, verify_webhook
-from nightcrew.adapters.boards.linear.showing import Showing
+from nightcrew.adapters.boards.linear.showing import Showing, unmentioned
 from nightcrew.adapters.boards.linear.workflow import ENDS, NoLabel, Workflow
+from nightcrew.adapters.visible import says_stop
 from nightcrew.core.model import Ticket, TicketState
 from nightcrew.errors import BoardError, ConfigError
 from nightcrew.ports import Scan
@@ -47,7 +48,7 @@ class LinearBoard:
                               hint="A label that selects must stay when the state changes: use another.")  # fmt: skip
         base, _, last = told.url.rstrip("/").rpartition("/")
         self.service, self._path = Service("Linear", base, self._headers, limits, writes=2), f"/{last}"
-        self.issues = Issues(self._ask, told, self._claimed, self._may_stop, self._now)
+        self.issues = Issues(self._ask, told, self._claimed, self._stops, self._now)
         self._team: Raw = {}
         self._me: Raw = {}
         self._labels: dict[str, str] = {}  # of the workspace, as far as they were looked for
@@ -82,8 +83,14 @@ class LinearBoard:
     def _claimed(self, raw: Raw) -> bool:
         return self.reader.state(raw) not in (TicketState.OPEN, TicketState.OTHER)
 
+    def _stops(self, said: Raw) -> bool:
+        """Whether a comment says "stop" and its author is heard.
+
+        Ours say more than "stop", so the owner of a personal key is heard.
+        """
+        return says_stop(unmentioned(said["body"], self._me)) and self._may_stop(said)
+
     def _may_stop(self, said: Raw) -> bool:
-        """Whether a comment's author is heard. Ours say more than "stop", so the owner of a personal key is heard."""
         user = said.get("user") or {}
         if not user or user.get("app") or said.get("botActor") or said.get("externalUser"):
             return False
@@ -99,10 +106,8 @@ class LinearBoard:
         return Scan(tuple(ticket for ticket in tickets if not ticket.left))
 
     def _ticket(self, raw: Raw) -> Ticket:
-        known = self.issues
-        left = "its author is not one whose tickets are taken" if raw["id"] in known.strange else ""
-        stop = known.stop(raw["id"]) if self._claimed(raw) else ""
-        return self.reader.ticket(self.name, raw, known.blocks, stop, left)
+        stop = self.issues.stop(raw["id"]) if self._claimed(raw) else ""
+        return self.reader.ticket(self.name, raw, self.issues.blocks, stop)
 
     async def _known(self) -> Raw:
         """The team with its states and labels, and who we are; asked once. Raises BoardError when there is no team."""
@@ -156,17 +161,32 @@ class LinearBoard:
             await self._known()
             rows = await self.issues.some([ticket_id]) if UUID.fullmatch(ticket_id) else []
             if not rows:
+                self.issues.open.pop(ticket_id, None)
                 raise BoardError(f"{ticket_id} is not on the board {self.name}.")
             raw = rows[0]
+            self.issues.take(raw)  # it may have gone to another team since the last look
             if raw["state"]["type"] in ENDED and state not in (*ENDS, TicketState.OPEN):
                 return  # a person ended it meanwhile
-            if change := await self._change(raw, state):
-                await self._ask(queries.UPDATE, {"id": ticket_id, "input": change})
+            await self._put(raw, state)
             new = bool(link) and link not in {a["url"] for a in raw["attachments"]["nodes"]}
             if new:
                 await self._ask(queries.ATTACH, {"issueId": ticket_id, "url": link, "title": "Pull request"})
             assert self._showing, "made with the team"
             await self._showing.show(ticket_id, state, note, link, new=new)
+
+    async def _put(self, raw: Raw, state: TicketState) -> None:
+        """Change the issue itself. A state or label that somebody replaced since we looked is looked for anew."""
+        if raw["team"]["key"].lower() != self.settings.team.lower():
+            return  # the states and labels of another team are not ours to set
+        change = await self._change(raw, state)
+        try:
+            if change:
+                await self._ask(queries.UPDATE, {"id": raw["id"], "input": change})
+        except Refused:
+            self._team, self._labels = {}, {}
+            if (anew := await self._change(raw, state)) == change:
+                raise
+            await self._ask(queries.UPDATE, {"id": raw["id"], "input": anew})
 
     async def _change(self, raw: Raw, state: TicketState) -> Raw:
         """What has to change. A label or state that the team lacks may have been made since, or in the workspace."""
@@ -178,11 +198,11 @@ class LinearBoard:
             return (await self._workflow()).change(raw, state)
 
     async def _found(self, label: str) -> bool:
-        """Whether the workspace has such a label: its id is told by an issue of the team that has it."""
-        wanted = {"team": same_team(self.settings), "labels": {"some": {"name": {"eqIgnoreCase": label}}}}
-        for row in (await self._ask(queries.LABELLED, {"filter": wanted}))["issues"]["nodes"]:
-            self._labels |= {one["name"].lower(): one["id"] for one in row["labels"]["nodes"]}
-        return label.lower() in self._labels
+        """Whether the workspace has such a label, or the team has it now."""
+        wanted = {"name": {"eqIgnoreCase": label}, "team": {"or": [{"null": True}, same_team(self.settings)]}}
+        rows = (await self._ask(queries.LABELS, {"filter": wanted}))["issueLabels"]["nodes"]
+        self._labels |= {label.lower(): row["id"] for row in rows}
+        return bool(rows)
 
     async def add(self, title: str, body: str = "", fields: Mapping[str, object] | None = None) -> Ticket:
         """See `Board.add`: a new issue of the team, with what the selection asks for."""
@@ -215,7 +235,7 @@ class LinearBoard:
         if right:
             made["stateId"] = right[0]
         if self.settings.assignee.lower() == "me":
-            made["assigneeId"] = self._me["id"]
+            made["delegateId" if self._me["app"] else "assigneeId"] = self._me["id"]
         return made
 
     async def _label(self, work: Workflow, name: str) -> str:

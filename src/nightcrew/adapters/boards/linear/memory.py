@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from nightcrew.adapters.boards.linear import queries
-from nightcrew.adapters.boards.linear.parse import ENDED, Raw, Settings, blockers, same_team, selection, users
-from nightcrew.adapters.visible import says_stop
+from nightcrew.adapters.boards.linear.parse import ENDED, Raw, Settings, blockers, over, same_team, selection
 
 Ask = Callable[[str, Raw], Awaitable[Any]]
 WHOLE_EVERY = 30  # looks; a whole one heals what changes alone do not tell
@@ -24,16 +23,15 @@ STOP = {"body": {"containsIgnoreCase": "stop"}}
 class Issues:
     """The issues of the team that may be tickets, by id: those that are not ended.
 
-    `claimed` says whether we work on an issue, `may_stop` whether a comment's author is heard; `now` is Linear's clock.
+    `claimed` says whether we work on an issue, `stops` whether a comment tells us to stop; `now` is Linear's clock.
     """
 
     ask: Ask
     told: Settings
     claimed: Callable[[Raw], bool]
-    may_stop: Callable[[Raw], bool]
+    stops: Callable[[Raw], bool]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     open: dict[str, Raw] = field(default_factory=dict)
-    strange: set[str] = field(default_factory=set)  # not of the authors whose issues are taken
     stamps: dict[str, str] = field(default_factory=dict)  # id -> the change that was taken over
     words: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> when "stop" was last said, and by whom
     ended: set[str] = field(default_factory=set)  # seen to end since the last whole look
@@ -72,7 +70,7 @@ class Issues:
         new = [row["id"] for row in rows if self.stamps.get(row["id"]) != row["updatedAt"]]
         for start in range(0, len(new), PAGE):
             for row in await self.some(new[start : start + PAGE]):
-                self._take(row)
+                self.take(row)
 
     def _watched(self) -> list[str]:
         """Issues whose change matters although they are in another team, or go there."""
@@ -92,29 +90,17 @@ class Issues:
             page = await self.ask(query, {**asked, "after": page[of]["pageInfo"]["endCursor"]})
 
     async def some(self, ids: Sequence[str]) -> list[Raw]:
-        """These issues as they are now, and whether their authors are ours to listen to."""
+        """These issues as they are now."""
         wanted = {"id": {"in": list(ids)}}
         found = (await self.ask(queries.SOME, {"filter": wanted, "first": len(ids)}))["issues"]["nodes"]
-        rows = [await self._deep(row) for row in found]
-        await self._judge(rows)
-        return rows
+        return [await self._deep(row) for row in found]
 
     async def newest(self) -> list[Raw]:
         """The team's issues that are not ended, whatever the selection: one page of those made last."""
         live = {"team": same_team(self.told), "state": {"type": {"nin": list(ENDED)}}}
         asked = {"filter": live, "first": NEWEST, "after": None}
         rows: list[Raw] = (await self.ask(queries.OPEN, asked))["issues"]["nodes"]
-        await self._judge(rows)
         return sorted(rows, key=lambda row: str(row["createdAt"]), reverse=True)
-
-    async def _judge(self, rows: Sequence[Raw]) -> None:
-        """Ask of which of these issues the authors are those whose issues are taken: an issue does not say it."""
-        if self.told.authors and rows:
-            ids = [row["id"] for row in rows]
-            wanted = {"id": {"in": ids}}
-            asked = {"filter": {"and": [wanted, {"creator": users(self.told.authors)}]}, "first": len(ids)}
-            ours = {row["id"] for row in (await self.ask(queries.WHICH, asked))["issues"]["nodes"]}
-            self.strange = (self.strange | set(ids)) - ours
 
     async def _deep(self, row: Raw) -> Raw:
         """The issue with all its labels, links and blockers: its own row tells only the first of them."""
@@ -124,10 +110,10 @@ class Issues:
         whole = (await self.ask(queries.WHOLE, {"filter": {"id": {"in": [row["id"]]}}}))["issues"]["nodes"]
         return dict(whole[0]) if whole else row
 
-    def _take(self, row: Raw) -> None:
+    def take(self, row: Raw) -> None:
         """One issue as it is now. One of another team is of interest as a blocker, and when it was ours."""
         self.stamps[row["id"]] = row["updatedAt"]
-        if row["state"]["type"] in ENDED or row.get("trashed") or row.get("archivedAt"):
+        if over(row):
             self.open.pop(row["id"], None)
             self.ended.add(row["id"])
             return
@@ -139,7 +125,7 @@ class Issues:
         """Whether a blocker, as an issue's own row tells of it, is still to be waited for."""
         if blocker["id"] in self.open:
             return True
-        return blocker["id"] not in self.ended and blocker["state"]["type"] not in ENDED
+        return blocker["id"] not in self.ended and not over(blocker)
 
     # -- "stop" ------------------------------------------------------------------------------------------------------
     async def listen(self, ids: Sequence[str]) -> None:
@@ -154,7 +140,7 @@ class Issues:
 
     def _hear(self, comments: Sequence[Raw]) -> None:
         for said in comments:
-            if says_stop(said["body"]) and self.may_stop(said):
+            if self.stops(said):
                 issue, at = said["issue"]["id"], said["createdAt"]
                 word = (at, f"{said['user']['name']} said stop at {at} (comment {said['id']})")
                 self.words[issue] = max(word, self.words.get(issue, ("", "")))

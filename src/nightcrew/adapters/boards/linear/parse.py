@@ -62,7 +62,7 @@ class Reader:
         self.means |= {name.lower(): state for name, state in settings.states.items()}
         self.wanted = {label.lower() for label in settings.labels}
 
-    def ticket(self, board: str, raw: Raw, blocks: Callable[[Raw], bool], stop: str = "", left: str = "") -> Ticket:
+    def ticket(self, board: str, raw: Raw, blocks: Callable[[Raw], bool], stop: str = "") -> Ticket:
         """The issue as a ticket. `blocks` says of a blocker, as the issue tells of it, whether it still is one."""
         names = [label["name"] for label in raw["labels"]["nodes"]]
         return Ticket(
@@ -73,7 +73,8 @@ class Reader:
             blocked_by=tuple(b["id"] for b in blockers(raw) if blocks(b)),
             requires=tuple(n[len(NEEDS) :].strip() for n in names if n.lower().startswith(NEEDS)),
             created_at=datetime.fromisoformat(raw["createdAt"]), url=raw["url"], closes=f"Fixes {raw['identifier']}",
-            links=tuple(a["url"] for a in raw["attachments"]["nodes"]), stop=stop, left=left or self.left(raw),
+            links=tuple(a["url"] for a in raw["attachments"]["nodes"]), stop=stop, left=self.left(raw),
+            author=(raw["creator"] or {}).get("name", ""),
         )  # fmt: skip
 
     def state(self, raw: Raw) -> TicketState:
@@ -95,23 +96,29 @@ class Reader:
         """Why the selection does not take it, as far as the issue itself says; "" when it does."""
         told, labels = self.settings, {label["name"].lower() for label in raw["labels"]["nodes"]}
         project, who = raw["project"] or {}, raw["assignee"] or {}
+        ours = told.assignee.lower() == "me" and (raw["delegate"] or {}).get("isMe")
         if raw["team"]["key"].lower() != told.team.lower():
             return f"it moved to the team {raw['team']['key']}"
         if raw.get("archivedAt"):
             return "it is archived"
-        if told.project and told.project.lower() not in (
-            project.get("slugId", "").lower(),
-            project.get("name", "").lower(),
-        ):
+        if told.project and not _names(told) & {project.get("slugId", "").lower(), project.get("name", "").lower()}:
             return f"it is not in the project {told.project}"
         if self.wanted and not self.wanted & labels:
             return f"it has not the label {' or '.join(repr(label) for label in told.labels)}"
-        if told.assignee and not _is(who, told.assignee):
+        if told.assignee and not ours and not _is(who, told.assignee):
             return "it is assigned" if told.assignee.lower() == "none" else f"it is not assigned to {told.assignee}"
+        author = raw["creator"] or {}  # none: a program made it, or somebody from outside
+        if told.authors and not (author and any(_is(author, word) for word in told.authors)):
+            return f"its author {author.get('name') or 'nobody'} is not one whose tickets are taken"
         return ""
 
     def _ours(self, label: str) -> bool:
         return label.lower() in self.means or label.lower() in self.wanted
+
+
+def over(raw: Raw) -> bool:
+    """Whether an issue is done with: ended, archived or deleted."""
+    return raw["state"]["type"] in ENDED or bool(raw.get("trashed") or raw.get("archivedAt"))
 
 
 def blockers(raw: Raw) -> list[Raw]:
@@ -131,16 +138,23 @@ def selection(told: Settings) -> Raw:
     """The settings as Linear's own filter, as deaf to capitals as `Reader.left` is."""
     found: list[Raw] = [{"team": same_team(told)}]
     if told.project:
-        project = {"eqIgnoreCase": told.project}
-        found.append({"project": {"or": [{"slugId": project}, {"name": project}]}})
+        names = [{"eqIgnoreCase": name} for name in sorted(_names(told))]
+        found.append({"project": {"or": [{key: name} for key in ("slugId", "name") for name in names]}})
     if told.labels:
         found.append({"labels": {"some": {"or": [{"name": {"eqIgnoreCase": label}} for label in told.labels]}}})
     if told.assignee:
-        nobody = told.assignee.lower() == "none"
-        found.append({"assignee": {"null": True} if nobody else users([told.assignee])})
+        nobody, me = told.assignee.lower() == "none", told.assignee.lower() == "me"
+        has: Raw = {"assignee": {"null": True} if nobody else users([told.assignee])}
+        # Whoever assigns an issue to an application makes it the delegate: applications are no assignees.
+        found.append({"or": [has, {"delegate": users(["me"])}]} if me else has)
     if told.authors:
         found.append({"creator": users(told.authors)})
     return {"and": found}
+
+
+def _names(told: Settings) -> set[str]:
+    """What the project may be called, in lower case: an address ends with its name and its id."""
+    return {told.project.lower(), *re.findall(r"-([0-9a-f]{12})$", told.project.lower())}
 
 
 def same_team(told: Settings) -> Raw:

@@ -14,11 +14,12 @@ fragment IssueCore on Issue {{
   team {{ id key name }}
   project {{ id slugId name }}
   assignee {{ id name email isMe }}
+  creator {{ id name email isMe }}
   delegate {{ id name isMe app }}
   labels(first: {inner}) {{ nodes {{ id name }} }}
   attachments(first: {inner}) {{ nodes {{ id url }} }}
   inverseRelations(first: {inner}) {{
-    nodes {{ id type issue {{ id identifier state {{ name type }} team {{ key }} }} }}
+    nodes {{ id type issue {{ id identifier archivedAt trashed state {{ name type }} team {{ key }} }} }}
   }}
 }}"""
 
@@ -27,7 +28,7 @@ ISSUE = _issue(INNER)
 SAID = """
 fragment Said on Comment { id body createdAt issue { id } user { id name email isMe app } botActor { id }
   externalUser { id } }"""
-WHO = "query Whoami { viewer { id name email isMe app organization { id urlKey name } } }"
+WHO = "query Whoami { viewer { id name displayName email isMe app organization { id urlKey name } } }"
 TEAM = """
 query TeamBoard($teamKey: String!) {
   teams(filter: { key: { eqIgnoreCase: $teamKey } }, first: 1) {
@@ -72,11 +73,11 @@ WHOLE = f"""
 query WholeIssue($filter: IssueFilter!) {{
   issues(filter: $filter, first: 1, includeArchived: true) {{ nodes {{ ...IssueCore }} }}
 }}{_issue(ALL_OF_IT)}"""
-LABELLED = """
-query Labelled($filter: IssueFilter!) {
-  issues(filter: $filter, first: 1, includeArchived: true) { nodes { id labels(first: 60) { nodes { id name } } } }
+LABELS = """
+query Labels($filter: IssueLabelFilter!) {
+  issueLabels(filter: $filter, first: 10) { nodes { id name } }
 }"""
-"""Labels of the workspace are in no team's list: an issue that has one tells its id."""
+"""Labels of the workspace are in no team's own list."""
 COMMENTS = f"""
 query Comments($said: CommentFilter!, $first: Int!, $after: String) {{
   comments(filter: $said, first: $first, after: $after, orderBy: updatedAt) {{
@@ -103,6 +104,11 @@ CREATE = """
 mutation IssueCreate($input: IssueCreateInput!) {
   issueCreate(input: $input) { success issue { id identifier url } }
 }"""
+SESSIONS = """
+query AgentSessions {
+  agentSessions(first: 100, orderBy: createdAt) { nodes { id issue { id } appUser { id } } }
+}"""
+"""The newest of the workspace: Linear cannot be asked for those of an issue."""
 SESSION = """
 mutation AgentSessionOnIssue($issueId: String!, $externalUrls: [AgentSessionExternalUrlInput!]) {
   agentSessionCreateOnIssue(input: { issueId: $issueId, externalUrls: $externalUrls }) {
@@ -115,5 +121,5 @@ mutation AgentActivity($id: String!, $sessionId: String!, $content: JSONObject!)
     success agentActivity { id }
   }
 }"""
-ALL = (WHO, TEAM, TEAMS, OPEN, CHANGES, STAMPS, SOME, WHICH, WHOLE, LABELLED, COMMENTS, UPDATE, SAY, SAY_ANEW,
-       ATTACH, CREATE, SESSION, ACTIVITY)  # fmt: skip
+ALL = (WHO, TEAM, TEAMS, OPEN, CHANGES, STAMPS, SOME, WHICH, WHOLE, LABELS, COMMENTS, UPDATE, SAY, SAY_ANEW,
+       ATTACH, CREATE, SESSIONS, SESSION, ACTIVITY)  # fmt: skip

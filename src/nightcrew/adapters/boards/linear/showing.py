@@ -21,6 +21,8 @@ SAYS = {
 }  # fmt: skip
 """Linear's kinds of activity; whatever needs a person is an error, which ends no session for good."""
 SESSION = re.compile(r"\n\nAgent session `([0-9a-f-]{36})`\s*$")
+PROFILE = re.compile(r"https?://linear\.app/[\w-]+/profiles/([\w.%-]+)", re.I)
+"""How Linear's Markdown mentions somebody: the address of their profile. A plain @name mentions nobody."""
 COMMENTS = 3  # a comment that a person deleted keeps its id: the next one is made under another
 
 
@@ -28,6 +30,17 @@ class Ask(Protocol):
     """See `LinearBoard._ask`."""
 
     def __call__(self, query: str, variables: Raw, *, again: bool = True) -> Awaitable[Any]: ...
+
+
+def unmentioned(text: str, me: Raw | None = None) -> str:
+    """The text with names for people's addresses, so that it calls nobody; a mention of us reads as people say it.
+
+    >>> unmentioned("https://linear.app/acme/profiles/crew stop", {"name": "Acme Crew", "displayName": "crew"})
+    '@nightcrew stop'
+    """
+    text = PROFILE.sub(r"@\1", text)
+    ours = "|".join(re.escape(me[key]) for key in ("name", "displayName") if me.get(key)) if me else ""
+    return re.sub(rf"@(?:{ours})(?!\w)", "@nightcrew", text, flags=re.I) if ours else text
 
 
 @dataclass
@@ -42,7 +55,7 @@ class Showing:
 
     async def show(self, issue: str, state: TicketState, note: str, link: str, *, new: bool) -> None:
         """Say it in the comment, and where something is new in the session; `new`: the link was not there before."""
-        text = progress(state, note, link)
+        text = unmentioned(progress(state, note, link))
         if self.said.get(issue) == text:
             return
         mark, there = await self._there(issue)
@@ -93,17 +106,32 @@ class Showing:
 
     # -- the agent session -------------------------------------------------------------------------------------------
     async def _session(self, issue: str, there: str, link: str) -> str:
-        """The issue's one session, "" when it can have none. Its id is kept in the comment: Linear cannot be asked."""
+        """The issue's one session, "" when it can have none. Its id is kept in the comment."""
         if issue not in self.known:
-            self.known[issue] = found[1] if (found := SESSION.search(there)) else await self._begun(issue, link)
+            found = SESSION.search(there)
+            self.known[issue] = found[1] if found else await self._ours(issue) or await self._begun(issue, link)
         return self.known[issue]
+
+    async def _ours(self, issue: str) -> str:
+        """The session that there is: begun before a crash, or by Linear when a person delegated the issue to us."""
+        try:
+            rows = (await self.ask(queries.SESSIONS, {}))["agentSessions"]["nodes"]
+        except Refused as refused:  # then it is not to be known
+            log.warning("session.unknown", extra={"ticket": issue, "error": str(refused)})
+            return ""
+        mine = [
+            row for row in rows if (row["issue"] or {}).get("id") == issue and row["appUser"]["id"] == self.me["id"]
+        ]
+        return str(mine[0]["id"]) if mine else ""
 
     async def _begun(self, issue: str, link: str) -> str:
         urls = [{"label": "Pull request", "url": link}] if link else []
         try:
             made = await self.ask(queries.SESSION, {"issueId": issue, "externalUrls": urls}, again=False)
         except (Lost, Refused) as fault:
-            # It may have been made and has no id of ours: a second one would be worse than none.
+            if isinstance(fault, Lost) and (there := await self._ours(issue)):
+                return there
+            # It may still come to be and has no id of ours: a second one would be worse than none.
             log.warning("session.none", extra={"ticket": issue, "error": str(fault)})
             return ""
         return str(made["agentSessionCreateOnIssue"]["agentSession"]["id"])
