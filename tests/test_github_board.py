@@ -234,7 +234,11 @@ async def test_a_new_ticket_is_put_into_the_project(github: GitHub) -> None:
 
 async def test_a_persons_project_is_found_and_one_that_is_not_there_is_named(github: GitHub) -> None:
     github.state.board("ada", 3)
-    assert (await board(github, project="ada/3").scan()).tickets == ()
+    one = board(github, project="ada/3")
+    assert (await one.scan()).tickets == ()
+    github.log.clear()
+    assert (await one.scan()).tickets == ()
+    assert github.counts()["POST /graphql"] == 1
     with pytest.raises(BoardError, match="no project acme/9"):
         await board(github, project="acme/9").scan()
     with pytest.raises(ConfigError, match="'acme' is no project"):

@@ -40,6 +40,15 @@ async def closed() -> AsyncIterator[None]:
     await transport.close()
 
 
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    at = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
 def forge(github: GitHub, **settings: object) -> GitHubForge:
     made = GitHubForge("hub", {"url": github.url, **settings}, Path("/"))
     made.service.pace = None
@@ -57,8 +66,8 @@ async def opened(github: GitHub, one: GitHubForge, *branches: str) -> list[int]:
 
 
 @pytest.mark.parametrize("query", [
-    follow.stamps_query(1), follow.stamps_query(50), follow.FOLLOW_UP, follow.READY, follow.DRAFT, follow.AUTO_MERGE,
-    follow.ENQUEUE, follow.REPLY, follow.RESOLVE,
+    follow.stamps_query(1), follow.stamps_query(50), follow.FOLLOW_UP, follow.MORE_CHECKS, follow.READY, follow.DRAFT,
+    follow.AUTO_MERGE, follow.ENQUEUE, follow.REPLY, follow.RESOLVE,
 ])  # fmt: skip
 def test_every_request_fits_the_official_schema(query: str) -> None:
     schemas = Path(github_api.__file__).parents[1] / "testing/company/schemas"
@@ -140,6 +149,7 @@ async def test_rules_of_the_repository_decide_what_is_approved_and_up_to_date(gi
 async def test_the_forge_itself_can_be_told_to_merge(github: GitHub, how: str, field: str) -> None:
     one = forge(github)
     (number,) = await opened(github, one, "a")
+    github.state.places[WEB].required = ("test",)  # else there is nothing to wait for
     head = (await one.standing(repo(github), number)).pull.head
     with pytest.raises(ForgeError):
         await one.merge(repo(github), number, "0" * 40, how)
@@ -182,6 +192,26 @@ def test_the_login_of_gh_is_used_where_that_is_wanted(
     program.write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(ConfigError, match="gh is not logged in"):
         forge(github, token="gh").account.plain()
+    monkeypatch.setattr(github_api, "GH", 0.1)
+    program.write_text("#!/bin/sh\nexec sleep 60\n")  # it waits for somebody to unlock its keyring
+    with pytest.raises(ConfigError, match="does not tell its login"):
+        forge(github, token="gh").account.plain()
+
+
+def test_a_new_login_of_gh_is_used_without_a_restart(
+    github: GitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "gh"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    clock = Clock()
+    monkeypatch.setattr(github_api.time, "time", clock)
+    one = forge(github, token="gh")
+    for token in ("gho_first", "gho_second"):
+        program.write_text(f"#!/bin/sh\necho {token}\n")
+        program.chmod(0o755)
+        assert one.account.current_now() == token
+        clock.at += 900
 
 
 def test_a_token_that_is_not_there_is_named(github: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,12 +229,17 @@ def test_a_token_that_is_not_there_is_named(github: GitHub, monkeypatch: pytest.
     (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1100"}, "", 100),
     (429, {}, "", 60),
     (403, {}, "You have exceeded a secondary rate limit", 60),
-    (200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1500"}, "graphql", 500),
+    (200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1500"}, "RATE_LIMITED", 500),
+    (200, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1500"}, "RATE_LIMIT", 500),
+    (200, {}, "You have exceeded a secondary rate limit", 60),
+    (200, {}, "Could not resolve to a Repository", None),
+    (429, {"retry-after": "Fri, 27 Nov 2026 18:00:00 GMT"}, "", 60),
+    (403, {"x-ratelimit-remaining": "0"}, "", 60),
 ])  # fmt: skip
 def test_a_limit_is_read_from_what_github_says(
     status: int, headers: dict[str, str], text: str, wait: float | None
 ) -> None:
-    data = {"errors": [{"type": "RATE_LIMITED"}]} if text == "graphql" else {}
+    data = {"errors": [{"type": text, "message": text}]}
     limit = github_api.limits(Answer(status, headers, data, text), 1000.0)
     assert (limit and limit.wait) == wait
 
@@ -222,12 +257,12 @@ async def test_an_app_gets_a_token_of_its_own_and_a_new_one_before_it_ends(githu
     one = forge(github, app="7", key=str(tmp_path / "app.pem"))
     await opened(github, one, "a")
     await one.list(repo(github))
-    token, until = one.account._held
+    token, until = one.account._held["acme"]
     assert token.startswith("ghs_")
     assert until > datetime.now(UTC).timestamp() + 3000
-    one.account._held = (token, (datetime.now(UTC) + timedelta(seconds=60)).timestamp())
+    one.account._held["acme"] = (token, (datetime.now(UTC) + timedelta(seconds=60)).timestamp())
     await one.list(repo(github))
-    assert one.account._held[0] != token
+    assert one.account._held["acme"][0] != token
     (tmp_path / "app.pem").write_text("no key")
     with pytest.raises(ConfigError, match="no private key"):
         forge(github, app="7", key=str(tmp_path / "app.pem")).git_env(repo(github))

@@ -21,12 +21,15 @@ class Shelf(Standin):
     def __init__(self) -> None:
         super().__init__()
         self.words: list[str] = []
+        self.credentials: list[str] = []
+        self.cookies: list[str] = []
 
     def routes(self) -> list[web.RouteDef]:
         return [
             self.route("GET", "/words", self._words), self.route("POST", "/words", self._add),
             self.route("GET", "/no", self._no), self.route("GET", "/long", self._long),
-            self.route("GET", "/text", self._text),
+            self.route("GET", "/text", self._text), self.route("*", "/old/{status}", self._old),
+            self.route("*", "/round", self._round), self.route("POST", "/away", self._away),
         ]  # fmt: skip
 
     def limit(self) -> web.Response:
@@ -45,13 +48,24 @@ class Shelf(Standin):
 
     async def _add(self, request: web.Request) -> web.Response:
         self.words.append(said(await request.read())["word"])
-        return web.json_response({"at": len(self.words)}, status=201)
+        self.credentials.append(request.headers.get("authorization", ""))
+        self.cookies.append(request.headers.get("cookie", ""))
+        return web.json_response({"at": len(self.words)}, status=201, headers={"Set-Cookie": "session=first; Path=/"})
 
     async def _no(self, request: web.Request) -> web.Response:
         raise Answered(422, {"message": "Validation Failed", "errors": [{"message": "too odd"}, "and\nlong"]})
 
     async def _long(self, request: web.Request) -> web.Response:
         return web.Response(text="x" * 100_000 + "the end")
+
+    async def _old(self, request: web.Request) -> web.Response:
+        return web.Response(status=int(request.match_info["status"]), headers={"Location": "/words"})
+
+    async def _away(self, request: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": f"{self.url.replace('127.0.0.1', 'localhost')}/words"})
+
+    async def _round(self, request: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": "/round"})
 
     async def _text(self, request: web.Request) -> web.Response:
         return web.Response(text="not json", content_type="application/json")
@@ -146,6 +160,31 @@ async def test_a_refusal_is_told_once_on_one_line(service: Service, shelf: Shelf
 async def test_what_is_no_json_is_no_answer(service: Service) -> None:
     with pytest.raises(Unreachable, match="Shelf does not answer GET /text"):
         await service.get("/text")
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_write_that_is_led_elsewhere_stays_a_write(service: Service, shelf: Shelf, status: int) -> None:
+    assert (await service.write("POST", f"/old/{status}", {"word": "a"})).data == {"at": 1}
+    assert (await service.get(f"/old/{status}")).data == shelf.words == ["a"]
+
+
+async def test_the_credential_goes_to_no_other_host(service: Service, shelf: Shelf) -> None:
+    await service.write("POST", "/away", {"word": "a"})
+    await service.write("POST", "/words", {"word": "b"})
+    assert shelf.credentials == ["", "Bearer secret-token"]
+
+
+async def test_no_session_is_kept_for_it_would_be_shared_by_all_accounts(service: Service, shelf: Shelf) -> None:
+    for word in ("a", "b"):
+        await service.write("POST", "/words", {"word": word})
+    assert shelf.cookies == ["", ""]
+
+
+async def test_an_address_that_leads_in_a_circle_is_a_fault_like_any_other(service: Service) -> None:
+    with pytest.raises(Unreachable):
+        await service.get("/round")
+    with pytest.raises(Lost):
+        await service.write("POST", "/round", {"word": "a"})
 
 
 async def test_of_a_long_text_its_end_is_kept(service: Service) -> None:

@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,6 +31,7 @@ TRIES = 4
 PATIENCE = 15.0  # seconds that a limit is waited for in place; a longer one is told, and the scan comes again
 LARGEST = 32 << 20  # bytes of one answer
 REMEMBERED = 500  # answers kept with their ETag
+MOVES = 5  # times that a write is led on to another address
 NEVER_ARRIVED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Faults after which the service has not seen the request: even a write may be sent again."""
 
@@ -121,7 +123,9 @@ def _here() -> _Loop:
     """One client per process and loop: its TLS context alone costs 0.3 s (facts.md)."""
     loop = asyncio.get_running_loop()
     if loop not in _loops:
-        client = httpx.AsyncClient(timeout=DEADLINE, follow_redirects=True, headers={"user-agent": USER_AGENT})
+        none = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # two accounts at one service must not meet in it
+        client = httpx.AsyncClient(timeout=DEADLINE, follow_redirects=True, headers={"user-agent": USER_AGENT},
+                                   cookies=none)  # fmt: skip
         _loops[loop] = _Loop(client)
     return _loops[loop]
 
@@ -196,23 +200,24 @@ class Service:
                     raise self._refused("GET", path, _answer(answer))
                 async for chunk in answer.aiter_bytes():
                     kept = (kept + chunk)[-most:]
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
         return kept.decode("utf-8", "replace")
 
-    async def relay(self, path: str, headers: Mapping[str, str], content: bytes | None = None) -> Relayed:
+    async def relay(self, path: str, headers: Mapping[str, str], content: bytes | None = None, *,
+                    scope: str = "") -> Relayed:  # fmt: skip
         """Read on somebody else's behalf: a GET, or with `content` a POST, with our credential, once, and not judged.
 
         Raises Limited, now and while the service is to be left alone, or Unreachable.
         """
-        await self._wait_for("")
+        await self._wait_for(scope)
         client = _here().client
         sent = client.build_request("GET" if content is None else "POST", self._url(path), content=content,
                                     headers={**await self.headers(), **headers})  # fmt: skip
         self.counts["sent"] += 1
         try:
             answer, raw = await self._whole(client, sent)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
         if limit := self.limits(_answer(answer, raw), self.now()):
             self._closed[limit.scope] = (self.now() + limit.wait, limit.why)
@@ -247,21 +252,18 @@ class Service:
             sent.headers["if-none-match"] = known[0]
         self.counts["sent"] += 1
         try:
-            answer = replace(await self._received(client, sent), scope=scope)
+            answer = replace(_answer(*await self._whole(client, sent)), scope=scope)
         except NEVER_ARRIVED as error:
             raise _Again(self._unreachable(error)) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unsure(method, path, safe, f"{type(error).__name__}") from error
         if answer.status == 304 and known:
             return self._unchanged(str(sent.url), known, answer)
         return self._judged(method, path, answer, str(sent.url) if etag else "", safe)
 
-    async def _received(self, client: httpx.AsyncClient, sent: httpx.Request) -> Answer:
-        return _answer(*await self._whole(client, sent))
-
     async def _whole(self, client: httpx.AsyncClient, sent: httpx.Request) -> tuple[httpx.Response, bytes]:
         """The whole answer, read with a bound: what a broken service sends must not fill the memory."""
-        answer = await client.send(sent, stream=True)
+        answer = await self._followed(client, sent)
         try:
             chunks, size = [], 0
             async for chunk in answer.aiter_bytes():
@@ -272,6 +274,19 @@ class Service:
             return answer, b"".join(chunks)
         finally:
             await answer.aclose()
+
+    async def _followed(self, client: httpx.AsyncClient, sent: httpx.Request) -> httpx.Response:
+        """What is at the address that it leads to. A write is sent there as it is: httpx would make a GET of it."""
+        for _ in range(MOVES):
+            answer = await client.send(sent, stream=True, follow_redirects=sent.method == "GET")
+            if answer.next_request is None:
+                return answer
+            await answer.aclose()
+            to = answer.next_request
+            kept = {key: value for key, value in to.headers.items() if key not in ("content-length", "host")}
+            method = "GET" if answer.status_code == httpx.codes.SEE_OTHER else sent.method
+            sent = client.build_request(method, to.url, headers=kept, content=sent.content if method != "GET" else None)
+        raise httpx.TooManyRedirects(f"it was led on {MOVES} times", request=sent)
 
     def _unchanged(self, url: str, known: tuple[str, Answer], answer: Answer) -> Answer:
         self.counts["unchanged"] += 1

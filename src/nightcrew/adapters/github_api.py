@@ -9,42 +9,55 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2 as httpx
 
 from nightcrew.errors import ConfigError
 from nightcrew.settings import secret
-from nightcrew.transport import Answer, Limit, Refused, Service, Unreachable
+from nightcrew.transport import Answer, Limit, Limited, Refused, Service, Unreachable
 
 API = "https://api.github.com"
 VERSION = "2022-11-28"
 FRESH = 300.0  # seconds that a short-lived token must still be good for
+HOUR = 3600.0  # seconds for which it is believed who may write
+AGAIN = 600.0  # seconds after which gh is asked again for its login
+GH = 20.0  # seconds that it may take to tell
 UNSAID = 60.0  # seconds to wait for a limit whose end is not said (GitHub's documentation)
 PACE = 40
 """New content in a minute: GitHub allows 80 to one login, which board and forge share."""
 OTHER = 0.3  # what a write counts that creates no content: GitHub allows 180 of any kind in a minute
 CREATES = re.compile(r"/(?:issues|comments|pulls|replies|graphql)$")
 WRITERS = frozenset({"OWNER", "MEMBER", "COLLABORATOR"})
+GRAPHQL = "graphql"  # it has a quota of its own: when that is used up, REST goes on
+VIEWER = "query Viewer { viewer { login } }"
 Json = dict[str, Any]
 
 
 def limits(answer: Answer, now: float) -> Limit | None:
-    """A primary or secondary limit: 403 or 429 by REST, an error RATE_LIMITED in a 200 by GraphQL."""
+    """A primary or secondary limit: 403 or 429 by REST, an error in a 200 by GraphQL."""
     over = answer.status in (403, 429) or (answer.status == 200 and _graphql_limited(answer.data))
     if not over:
         return None
-    if after := answer.headers.get("retry-after"):
-        return Limit(max(float(after), 0.1), "secondary rate limit")
+    after, reset = (_number(answer.headers.get(name)) for name in ("retry-after", "x-ratelimit-reset"))
+    if after is not None:
+        return Limit(max(after, 0.1), "secondary rate limit")
     if answer.headers.get("x-ratelimit-remaining") == "0":
-        return Limit(max(float(answer.headers.get("x-ratelimit-reset", now + UNSAID)) - now, 1.0), "primary rate limit")
+        scope = GRAPHQL if answer.headers.get("x-ratelimit-resource") == GRAPHQL else ""
+        return Limit(max((now + UNSAID if reset is None else reset) - now, 1.0), "primary rate limit", scope)
     if answer.status in (200, 429) or "rate limit" in answer.text.lower():
         return Limit(UNSAID, "rate limit without a stated end")
     return None
+
+
+def _number(text: str | None) -> float | None:
+    """What a header says; None also for a date, as a proxy may write one."""
+    return float(text) if text and re.fullmatch(r"\d{1,12}(?:\.\d+)?", text.strip()) else None
 
 
 def verify(raw: bytes, headers: Mapping[str, str], secret: str, now: float) -> str | None:
@@ -63,8 +76,10 @@ def verify(raw: bytes, headers: Mapping[str, str], secret: str, now: float) -> s
 
 
 def _graphql_limited(data: Any) -> bool:
+    """By type (RATE_LIMITED, lately RATE_LIMIT) or, as a secondary limit is told, by the message alone."""
     errors = data.get("errors") if isinstance(data, dict) else None
-    return isinstance(errors, list) and any(isinstance(e, dict) and e.get("type") == "RATE_LIMITED" for e in errors)
+    told = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    return any("rate limit" in f"{e.get('type')} {e.get('message')}".lower().replace("_", " ") for e in told)
 
 
 def slug(url: str) -> str:
@@ -78,6 +93,9 @@ def slug(url: str) -> str:
         raise ConfigError(f"{url} does not say which GitHub repository it is.",
                           hint="Write it as https://github.com/OWNER/NAME.git.")  # fmt: skip
     return path
+
+
+_ABOUT: ContextVar[str] = ContextVar("repository", default="")
 
 
 @dataclass
@@ -94,8 +112,18 @@ class Account:
     app: str = ""
     key: str = ""
     installation: int = 0
-    repository: str = ""
-    _held: tuple[str, float] = ("", 0.0)  # the token in use, and until when it is good
+    repository: str = ""  # the one asked about where none is told
+    _held: dict[str, tuple[str, float]] = field(default_factory=dict)  # owner -> the token, and until when it is good
+
+    def about(self, repository: str) -> None:
+        """What this task asks next is about that repository: each owner has an installation of its own."""
+        _ABOUT.set(repository)
+
+    def _asked(self) -> str:
+        return _ABOUT.get() or self.repository
+
+    def _owner(self) -> str:
+        return self._asked().partition("/")[0].lower() if self.app and not self.installation else ""
 
     async def headers(self) -> Mapping[str, str]:
         """Headers with a token that is good now."""
@@ -104,49 +132,67 @@ class Account:
 
     async def current(self) -> str:
         """The token itself. Raises ConfigError when there is none, a Fault when GitHub gives an app none."""
-        if self._held[1] - time.time() < FRESH:
-            self._held = await asyncio.to_thread(self._anew)
-        return self._held[0]
+        owner = self._owner()
+        if self._stale(owner):
+            self._held[owner] = await asyncio.to_thread(self._anew)
+        return self._held[owner][0]
 
     def current_now(self) -> str:
         """The same without a loop; asks GitHub at most once an hour."""
-        if self._held[1] - time.time() < FRESH:
-            self._held = self._anew()
-        return self._held[0]
+        owner = self._owner()
+        if self._stale(owner):
+            self._held[owner] = self._anew()
+        return self._held[owner][0]
+
+    def _stale(self, owner: str) -> bool:
+        return self._held.get(owner, ("", 0.0))[1] - time.time() < FRESH
 
     def _anew(self) -> tuple[str, float]:
-        return self._of_app() if self.app else (self.plain(), float("inf"))
+        if self.app:
+            return self._of_app()
+        # What gh is logged in with may change while we run.
+        return self.plain(), time.time() + FRESH + AGAIN if self.token == "gh" else float("inf")  # noqa: S105
 
     def plain(self) -> str:
         """The token of the settings, or the one `gh` is logged in with."""
         if self.token != "gh":  # noqa: S105 - the word that means: ask gh
             return secret(self.where, "token", self.token or "$GITHUB_TOKEN")
         host = "github.com" if self.url == API else re.sub(r"^https?://([^/]+).*", r"\1", self.url)
-        program = shutil.which("gh")
-        argv = [program or "gh", "auth", "token", "--hostname", host]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20) if program else None
-        if done is None or done.returncode or not done.stdout.strip():
-            what = "gh is not on the PATH" if done is None else f"gh is not logged in to {host}"
-            raise ConfigError(f'{self.where} token = "gh": {what}.', hint=f"Run `gh auth login --hostname {host}`.")
-        return done.stdout.strip()
+        program, said, why = shutil.which("gh"), "", "gh is not on the PATH"
+        if program:
+            argv, why = [program, "auth", "token", "--hostname", host], f"gh is not logged in to {host}"
+            try:
+                said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=GH).stdout.strip()
+            except (OSError, subprocess.TimeoutExpired) as error:
+                why = f"gh does not tell its login ({type(error).__name__})"
+        if not said:
+            raise ConfigError(f'{self.where} token = "gh": {why}.', hint=f"Run `gh auth login --hostname {host}`.")
+        return said
 
     def _of_app(self) -> tuple[str, float]:
         """An installation's token: an hour, with its own quota."""
         signed = {"authorization": f"Bearer {self._signed()}", "accept": "application/vnd.github+json"}
         try:
-            with httpx.Client(timeout=30, headers=signed) as client:
+            with httpx.Client(timeout=30, headers=signed, follow_redirects=True) as client:
                 number = self.installation
                 if not number:
-                    found = client.get(f"{self.url}/repos/{self.repository}/installation")
-                    number = int(found.json()["id"]) if found.status_code == 200 else 0
-                made = client.post(f"{self.url}/app/installations/{number}/access_tokens")
+                    number = self._given(client.get(f"{self.url}/repos/{self._asked()}/installation"))["id"]
+                data = self._given(client.post(f"{self.url}/app/installations/{number}/access_tokens"))
         except httpx.TransportError as error:
             raise Unreachable(f"GitHub at {self.url} cannot be reached: {error}.") from error
-        if made.status_code != 201:
-            raise ConfigError(f"{self.where} app = {self.app!r}: GitHub gives it no token ({made.status_code}).",
-                              hint="Check the app's key, and that it is installed on the repository.")  # fmt: skip
-        data = made.json()
         return str(data["token"]), datetime.fromisoformat(data["expires_at"]).timestamp()
+
+    def _given(self, answer: httpx.Response) -> Json:
+        """What GitHub gives the app. That it cannot now is an outage; only that it will not is the owner's to mend."""
+        if answer.status_code in (200, 201):
+            found: Json = answer.json()
+            return found
+        if limit := limits(Answer(answer.status_code, answer.headers, text=answer.text), time.time()):
+            raise Limited("GitHub", limit.wait, limit.why)
+        if answer.status_code >= 500:
+            raise Unreachable(f"GitHub at {self.url} gives the app no token now ({answer.status_code}).")
+        raise ConfigError(f"{self.where} app = {self.app!r}: GitHub gives it no token ({answer.status_code}).",
+                          hint="Check the app's key, and that it is installed on the repository.")  # fmt: skip
 
     def _signed(self) -> str:
         """The app's own word for who it is, good for nine minutes."""
@@ -185,22 +231,77 @@ def graphql_path(url: str) -> str:
     return f"{url.removesuffix('/v3')}/graphql" if url.endswith("/api/v3") else f"{url}/graphql"
 
 
-async def graphql(service: Service, query: str, variables: Mapping[str, object], *, again: bool = True) -> Json:
-    """The data of one GraphQL request; with `again` it may be sent twice. Raises a Fault, also for errors in a 200."""
+async def graphql(service: Service, query: str, variables: Mapping[str, object], *, again: bool = True,
+                  part: str = "") -> Json:  # fmt: skip
+    """The data of one GraphQL request; with `again` it may be sent twice. Raises a Fault, also for errors in a 200.
+
+    Where `part` of the data is there, that something in it is not found is no error: it is null.
+    """
     asked = {"query": query, "variables": dict(variables)}
     if query.lstrip().startswith("mutation"):
-        answer = await service.write("POST", graphql_path(service.base), asked, again=again)
+        answer = await service.write("POST", graphql_path(service.base), asked, again=again, scope=GRAPHQL)
     else:
-        answer = await service.ask(graphql_path(service.base), asked)
+        answer = await service.ask(graphql_path(service.base), asked, scope=GRAPHQL)
     data: Json = answer.data if isinstance(answer.data, dict) else {}
-    if data.get("errors") or not isinstance(data.get("data"), dict):
+    errors, found = data.get("errors"), data.get("data")
+    missing = part and errors and found and found.get(part) and all(e.get("type") == "NOT_FOUND" for e in errors)
+    if (errors and not missing) or not isinstance(found, dict):
         raise Refused("GitHub", "a GraphQL request", answer)
-    found: Json = data["data"]
     return found
 
 
+@dataclass
+class Writers:
+    """Who may write to a repository, believed for an hour.
+
+    An association alone does not say so: an organization's member, or a collaborator, may be one who only reads.
+    """
+
+    service: Service
+    known: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)  # -> (until, may)
+
+    async def may(self, repo: str, who: Mapping[str, Any] | None, association: str) -> bool:
+        """Whether this author may; of a robot its association alone is known."""
+        if who is None or association not in WRITERS:
+            return False
+        if association == "OWNER" or _robot(who):
+            return True
+        until, may = self.known.get((repo, who["login"]), (0.0, False))
+        if until < time.monotonic():
+            may = await self._asked(repo, who["login"])
+            self.known[repo, who["login"]] = (time.monotonic() + HOUR, may)
+        return may
+
+    async def _asked(self, repo: str, login: str) -> bool:
+        try:
+            path = f"/repos/{repo}/collaborators/{quote(login, safe='')}/permission"
+            return (await self.service.get(path)).data["permission"] in ("admin", "write")
+        except Refused as refused:
+            if refused.status not in (403, 404):
+                raise
+            return refused.status == 403  # whoever may not push is not told: the association has to do
+
+
+def _robot(who: Mapping[str, Any]) -> bool:
+    return "Bot" in (who.get("type"), who.get("__typename"))
+
+
+def wrote(by: Mapping[str, Any] | None, me: str) -> bool:
+    """Whether `me` is that author, None for a deleted account; an app is `name[bot]` by REST and `name` by GraphQL.
+
+    >>> [wrote({"login": "crew", "type": kind}, "crew[bot]") for kind in ("Bot", "User")]
+    [True, False]
+    """
+    if by is None:
+        return False
+    return bool(by["login"] == me or (_robot(by) and by["login"].removesuffix("[bot]") == me.removesuffix("[bot]")))
+
+
 async def login(service: Service) -> str:
-    """Who we are there; an app has no user, it is told by the name of what it wrote."""
-    with suppress(Refused):
+    """Who we are there. An app is no user: its installation is asked as the viewer, who is told as `name[bot]`."""
+    try:
         return str((await service.get("/user")).data["login"])
-    return ""
+    except Refused as refused:
+        if refused.status != 403:
+            raise
+    return str((await graphql(service, VIEWER, {}))["viewer"]["login"])

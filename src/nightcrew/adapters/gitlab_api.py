@@ -95,10 +95,28 @@ class Account:
         return secret(self.where, "token", self.token or "$GITLAB_TOKEN")
 
 
+@dataclass(eq=False)
+class GitLab(Service):
+    """GitLab as a service. It leads a reader on from a moved project's old path; a writer has to know its number."""
+
+    async def write(self, method: str, path: str, json: Any = None, *, params: Mapping[str, Any] | None = None,
+                    again: bool = False, scope: str = "") -> Answer:  # fmt: skip
+        """See `Service.write`."""
+        try:
+            return await super().write(method, path, json, params=params, again=again, scope=scope)
+        except Refused as refused:
+            if refused.status != 405 or "moved project" not in str(refused.data):
+                raise
+        project, rest = path.split("/")[2], path.split("/")[3:]
+        number = (await self.get(f"/projects/{project}")).data["id"]
+        there = "/".join(("/projects", str(number), *rest))
+        return await super().write(method, there, json, params=params, again=again, scope=scope)
+
+
 def service(account: Account, pace: int = PACE) -> Service:
-    """GitLab as a service, no faster than it takes comments: `pace` in a minute."""
+    """GitLab, no faster than it takes comments: `pace` in a minute."""
     base = f"{account.url.rstrip('/')}/api/v4"
-    return Service("GitLab", base, account.headers, limits, pace=(pace, 60.0), weight=weight)
+    return GitLab("GitLab", base, account.headers, limits, pace=(pace, 60.0), weight=weight)
 
 
 def weight(method: str, path: str) -> float:

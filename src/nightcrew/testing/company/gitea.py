@@ -54,6 +54,7 @@ class Gitea(Standin):
         self.people = GiteaPeople(self.state)
         self.description = GiteaDescription()
         self.views = Views(self.state, lambda: self.url)
+        self.views.drafts = forgejo or version >= (1, 22)
         self.version, self.forgejo, self.most = version, forgejo, most
 
     def clone_url(self, name: str) -> str:

@@ -16,6 +16,7 @@ class Views:
 
     def __init__(self, state: State, url: Callable[[], str]) -> None:
         self.state, self.url = state, url
+        self.drafts = True  # it says of a pull request whether it is one, as older servers do not
 
     def user(self, login: str) -> Json:
         return {
@@ -50,12 +51,13 @@ class Views:
         here, page = self.repository(place, login), f"{self.url()}/{place.name}/pulls/{pull.number}"
         there = place.branch(pull.head)
         origin = here | {"id": place.id + 1, "owner": self.user(pull.fork)} if pull.fork else here
-        return {
+        shown: Json = {"draft": pull.draft} if self.drafts else {}
+        return shown | {
             "id": pull.id, "url": page, "html_url": page, "diff_url": f"{page}.diff", "patch_url": f"{page}.patch",
             "number": pull.number, "user": self.user(pull.author), "title": pull.title, "body": pull.body,
             "labels": [self.label(place, number) for number in pull.labels], "milestone": None, "assignee": None,
             "assignees": None, "requested_reviewers": [self.user(who) for who in pull.reviewers],
-            "state": "open" if pull.open else "closed", "draft": pull.draft, "is_locked": False,
+            "state": "open" if pull.open else "closed", "is_locked": False,
             "comments": len(pull.comments) + len(pull.lines), "review_comments": len(pull.lines),
             "mergeable": not conflict and not pull.draft, "merged": pull.merged_at is not None,
             "merged_at": pull.merged_at, "merge_commit_sha": pull.merge_sha,

@@ -32,7 +32,7 @@ class GitHub(Standin):
     """Use it as a block: `with GitHub(folder) as github`. `state` is what is on it, `people` act on it.
 
     `quota` requests an hour are free; an answer 304 costs none, as on the service. `secondary` many next requests are
-    refused as too many at once.
+    refused as too many at once. GraphQL has so many `points` left, a quota of its own.
     """
 
     def __init__(self, root: Path, quota: int = 5000) -> None:
@@ -42,7 +42,7 @@ class GitHub(Standin):
         self.description = Description("github")
         self.views = Views(self.state, self.description, lambda: self.url)
         self.graphql = GraphQL(self.state, lambda: self.url)
-        self.quota, self.used, self.secondary = quota, 0, 0
+        self.quota, self.used, self.secondary, self.points = quota, 0, 0, quota
         self.resets = int(time.time()) + HOUR
 
     def clone_url(self, name: str) -> str:
@@ -95,7 +95,7 @@ class GitHub(Standin):
             raise Answered(403, {"message": "API rate limit exceeded for user ID 1."}, self._headers())
 
     def check(self, request: web.Request, route: str, raw: bytes, answer: web.Response) -> list[str]:
-        if route == "/graphql" or answer.status == 304:
+        if route == "/graphql" or answer.status in (301, 304, 307):  # the latter two may answer any request
             return []
         path, method = route, request.method
         asked = self.description.request(method, path, dict(request.query), raw) if answer.status < 400 else []
@@ -137,9 +137,7 @@ class GitHub(Standin):
         return handle
 
     def _answer(self, request: web.Request, handler: Callable[[Asked], Any], raw: bytes) -> web.Response:
-        name = f"{request.match_info.get('owner')}/{request.match_info.get('repo')}"
-        if "owner" in request.match_info and name not in self.state.places:
-            raise Answered(404, {"message": "Not Found"})
+        name = self._place(request)
         asked = Asked(self.state, self.views, self._login(request), request.match_info, request.query, raw,
                       self.state.places.get(name), str(request.url.origin()) + request.path)  # fmt: skip
         ours = asked.login == "app"
@@ -150,6 +148,26 @@ class GitHub(Standin):
         made = handler(asked)
         status, data = made if isinstance(made, tuple) else (200, made)
         return self._sent(request, status, data, asked.headers)
+
+    def _place(self, request: web.Request) -> str:
+        """The repository that is asked about; its name may be in any case. Raises Answered for what has moved."""
+        told = request.match_info
+        if "owner" not in told:
+            return ""
+        named = f"{told['owner']}/{told['repo']}".lower()
+        name = next((place for place in self.state.places if place.lower() == named), "")
+        number = int(told.get("issue_number", 0))
+        to = self.state.renamed.get(named, ""), number
+        to = self.state.transferred.get((name, number), to)
+        if to[0]:
+            path = request.path_qs.replace(f"/issues/{number}", f"/issues/{to[1]}")
+            path = path.replace(f"/repos/{told['owner']}/{told['repo']}", f"/repos/{to[0]}")
+            status, why = (301, "Moved Permanently") if request.method == "GET" else (307, "Temporary Redirect")
+            raise Answered(status, {"message": why, "url": f"{self.url}{path}"}, {"Location": f"{self.url}{path}"})
+        word = request.headers.get("authorization", "").partition(" ")[2]
+        if not name or name.partition("/")[0] != self.state.limited.get(word, name.partition("/")[0]):
+            raise Answered(404, {"message": "Not Found"})
+        return name
 
     def _sent(self, request: web.Request, status: int, data: Any, more: Mapping[str, str]) -> web.Response:
         body = msgspec.json.encode(data) if data is not None else b""
@@ -163,7 +181,11 @@ class GitHub(Standin):
     async def _graphql(self, request: web.Request) -> web.Response:
         asked = msgspec.json.decode(await request.read())
         with self.turn:
-            self.used += 1
+            self.points -= 1
+            if self.points < 0:
+                over = {"type": "RATE_LIMIT", "message": "API rate limit already exceeded for user ID 1."}
+                spent = {"X-RateLimit-Remaining": "0", "X-RateLimit-Resource": "graphql"}
+                return web.json_response({"errors": [over]}, headers=self._headers() | spent)
             data, wrong = self.graphql.run(asked, self._login(request))
         self.violations += [f"graphql: {one}" for one in wrong]
         return web.json_response(data, headers=self._headers())

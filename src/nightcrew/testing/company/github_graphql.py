@@ -10,7 +10,7 @@ from typing import Any
 
 from graphql import GraphQLError, GraphQLSchema, build_schema, execute_sync, parse, validate
 
-from nightcrew.testing.company.github_state import WRITES, Board, CheckRun, Issue, Place, Said, State
+from nightcrew.testing.company.github_state import Board, CheckRun, Issue, Place, Said, State
 
 Json = dict[str, Any]
 ROLLS_UP = {"failure": "FAILURE", "cancelled": "FAILURE", "timed_out": "FAILURE", "success": "SUCCESS",
@@ -66,7 +66,7 @@ class GraphQL:
         place = self.state.places.get(name)
         if place is None:
             raise _Refused(f"Could not resolve to a Repository with the name '{name}'.", "NOT_FOUND")
-        allowed = "WRITE" if self.state.association(login) in WRITES else "READ"
+        allowed = "WRITE" if self.state.writes(login) else "READ"
         return {"viewerPermission": allowed, "autoMergeAllowed": True, "nameWithOwner": name, "id": f"R_{name}",
                 "pullRequest": lambda _i, number: self._pull(place, number)}  # fmt: skip
 
@@ -140,20 +140,25 @@ class GraphQL:
             return "DIRTY"
         if place.strict and not place.bare.contains(head, base):
             return "BEHIND"
+        if self.state.blocked(place, issue, head):
+            return "BLOCKED"
         states = {ROLLS_UP.get(check.conclusion or "", "PENDING") for check in place.checks if check.head == head}
         return "UNSTABLE" if states - {"SUCCESS"} else "CLEAN"
 
     def _decision(self, place: Place, issue: Issue) -> str | None:
         """What the reviews of those who may write say; null where no rule asks for a review."""
-        last = {r.author: r.state for r in issue.reviews if self.state.association(r.author) in WRITES}
+        last = {r.author: r.state for r in issue.reviews if self.state.writes(r.author)}
         if "CHANGES_REQUESTED" in last.values():
             return "CHANGES_REQUESTED"
         if not place.approvals:
             return None
         return "APPROVED" if list(last.values()).count("APPROVED") >= place.approvals else "REVIEW_REQUIRED"
 
-    def _actor(self, login: str) -> Json:
-        return {"login": login, "__typename": "Bot" if login in self.state.bots else "User"}
+    def _actor(self, login: str) -> Json | None:
+        """An author; that an app is a robot is told by the type alone. An account that was deleted is nobody."""
+        if login == "ghost":
+            return None
+        return {"login": login.removesuffix("[bot]"), "__typename": "Bot" if login in self.state.bots else "User"}
 
     def _commit(self, place: Place, head: str) -> Json:
         return {"oid": head, "statusCheckRollup": self._rollup(place, head)}
@@ -164,8 +169,15 @@ class GraphQL:
             return None
         states = {ROLLS_UP.get(check.conclusion or "", "PENDING") for check in runs}
         whole = next(state for state in ("FAILURE", "PENDING", "SUCCESS") if state in states)
-        return {"state": whole, "contexts": lambda _i, **_: {"nodes": [self._check(place, run) for run in runs],
-                                                             "totalCount": len(runs)}}  # fmt: skip
+        return {"state": whole, "contexts": lambda _i, first=100, after=None, **_: self._contexts(
+            place, runs, first, after)}  # fmt: skip
+
+    def _contexts(self, place: Place, runs: list[CheckRun], first: int, after: str | None) -> Json:
+        start = int(after or 0)
+        nodes = [self._check(place, run) for run in runs[start : start + min(first, 100)]]
+        more = start + len(nodes) < len(runs)
+        return {"nodes": nodes, "totalCount": len(runs),
+                "pageInfo": {"hasNextPage": more, "endCursor": str(start + len(nodes))}}  # fmt: skip
 
     def _check(self, place: Place, run: CheckRun) -> Json:
         return {
@@ -205,7 +217,7 @@ class _Acts:
 
     def __init__(self, graphql: GraphQL, login: str) -> None:
         self.graphql, self.state, self.login = graphql, graphql.state, login
-        self.may = self.state.association(login) in WRITES
+        self.may = self.state.writes(login)
 
     def _found(self, node: str) -> tuple[Place, Issue]:
         if not self.may:
@@ -246,6 +258,8 @@ class _Acts:
         place, issue = self._found(asked["pullRequestId"])
         assert issue.pull is not None
         self._same(asked, place, issue)
+        if (shown := self.graphql._pull(place, issue.number)["mergeStateStatus"]) in ("CLEAN", "UNSTABLE", "HAS_HOOKS"):
+            raise _Refused(f"Pull request Pull request is in {shown.lower()} status", "UNPROCESSABLE")
         issue.pull.auto = self.state.now()
         self.state.touch(issue)
         return {"pullRequest": self.graphql._pull(place, issue.number)}

@@ -9,7 +9,7 @@ from subprocess import CalledProcessError
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from nightcrew.testing.company.github_state import WRITES, Issue, Place, Pull, Said, State
+from nightcrew.testing.company.github_state import Issue, Place, Pull, Said, State
 from nightcrew.testing.company.github_views import Json, Views
 from nightcrew.testing.company.standin import Answered, said
 
@@ -81,6 +81,8 @@ def invalid(resource: str, **what: str) -> Answered:
 
 @on("GET", "/user")
 def user(a: Asked) -> Json:
+    if a.login.endswith("[bot]"):
+        raise Answered(403, {"message": "Resource not accessible by integration"})
     a.headers["X-OAuth-Scopes"] = a.state.scopes.get(a.login, "repo")
     example = a.views.description.example("private-user-response-with-public-profile-information")
     return {**example, **a.views.user(a.login)}
@@ -88,7 +90,7 @@ def user(a: Asked) -> Json:
 
 @on("GET", "/user/repos")
 def own_repositories(a: Asked) -> list[Json]:
-    mine = a.state.places.values() if a.state.association(a.login) in WRITES else ()
+    mine = a.state.places.values() if a.state.writes(a.login) else ()
     return a.page(mine, a.views.repository)
 
 
@@ -101,23 +103,36 @@ def repositories_of_the_app(a: Asked) -> Json:
 @on("GET", R)
 def repository(a: Asked) -> Json:
     shown = a.views.repository(a.place)
-    shown["permissions"]["push"] = a.state.association(a.login) in WRITES
+    shown["permissions"]["push"] = a.state.writes(a.login)
     return shown
+
+
+@on("GET", f"{R}/collaborators/{{username}}/permission")
+def permission(a: Asked) -> Json:
+    if not a.state.writes(a.login):
+        raise Answered(403, {"message": "Must have push access to view collaborator permission."})
+    name = a.variables["username"]
+    word = "write" if a.state.writes(name) else "read" if name in a.state.access else "none"
+    return {"permission": word, "role_name": word, "user": a.views.user(name)}
 
 
 # -- apps: the caller is known by a word signed with the app's key -----------------------------------------------------
 @on("GET", f"{R}/installation")
 def installation(a: Asked) -> Json:
+    """Each owner has one of its own, where the app is installed."""
+    if a.place.name.partition("/")[0] in a.state.without_app:
+        raise Answered(404, {"message": "Not Found"})
     shown: Json = a.views.description.example("installation")
-    return shown | {"id": 77}
+    return shown | {"id": a.state.installation(a.place.name.partition("/")[0])}
 
 
 @on("POST", "/app/installations/{installation_id}/access_tokens")
 def installation_token(a: Asked) -> tuple[int, Json]:
-    if a.variables["installation_id"] != "77":
-        raise Answered(404, {"message": "Not Found"})
+    owner = need(
+        {number: owner for owner, number in a.state.installations.items()}.get(int(a.variables["installation_id"]))
+    )
     token, until = f"ghs_{a.state.id()}_{'x' * 500}", datetime.now(UTC) + timedelta(hours=1)
-    a.state.tokens[token] = "nightcrew[bot]"
+    a.state.tokens[token], a.state.limited[token] = "nightcrew[bot]", owner
     return 201, {"token": token, "expires_at": until.strftime("%Y-%m-%dT%H:%M:%SZ"), "permissions": {"issues": "write"}}
 
 
@@ -235,7 +250,7 @@ def pulls(a: Asked) -> list[Json]:
         a.state.head(a.place, issue)
         # A head without "owner:" is ignored by the service.
         head = query.get("head", "")
-        here = ":" not in head or head == f"{owner}:{issue.pull.head}"
+        here = ":" not in head or head == f"{issue.pull.fork or owner}:{issue.pull.head}"
         if here and query.get("state", "open") in ("all", issue.state):
             rows.append(issue)
     by = (lambda i: (i.changed, i.moved)) if query.get("sort") == "updated" else (lambda i: (i.at, i.number))
@@ -250,13 +265,15 @@ def open_pull(a: Asked) -> tuple[int, Json]:
     sha, base_sha = a.place.bare.sha(f"refs/heads/{head}"), a.place.bare.sha(f"refs/heads/{base}")
     if not sha or not base_sha:
         raise invalid("PullRequest", field="head" if not sha else "base", code="invalid")
-    if any(
-        i.state == "open" and i.pull and (i.pull.head, i.pull.base) == (head, base) for i in a.place.issues.values()
-    ):
+    there = [i.pull for i in a.place.issues.values() if i.state == "open" and i.pull]
+    if any((pull.fork, pull.head, pull.base) == ("", head, base) for pull in there):
         why = f"A pull request already exists for {owner}:{head}."
         raise invalid("PullRequest", code="custom", message=why)
     if a.place.bare.contains(base_sha, sha):
         raise invalid("PullRequest", code="custom", message=f"No commits between {base} and {head}")
+    if body.get("draft") and not a.place.drafts:
+        why = "Draft pull requests are not supported in this repository."
+        raise Answered(422, {"message": why, "documentation_url": DOCS})
     issue = a.state.issue(a.place.name, body["title"], body.get("body") or "", author=a.login)
     issue.pull = Pull(head, base, a.state.id(), sha, bool(body.get("draft")))
     return 201, a.views.pull(a.place, issue, full=True)
@@ -283,7 +300,7 @@ def merge(a: Asked) -> Json:
     head = a.state.head(a.place, issue)
     if a.body.get("sha") not in (None, head):
         raise Answered(409, {"message": "Head branch was modified. Review and try the merge again."})
-    if issue.state != "open" or pull.draft or _blocked(a.place, issue, head):
+    if issue.state != "open" or pull.draft or a.state.blocked(a.place, issue, head):
         raise Answered(405, {"message": "Pull Request is not mergeable"})
     try:
         sha = a.state.merge(a.place.name, issue.number, squash=a.body.get("merge_method") == "squash")
@@ -292,19 +309,15 @@ def merge(a: Asked) -> Json:
     return {"sha": sha, "merged": True, "message": "Pull Request successfully merged"}
 
 
-def _blocked(place: Place, issue: Issue, head: str) -> bool:
-    passed = {check.name for check in place.checks if check.head == head and check.conclusion == "success"}
-    approvals = sum(review.state == "APPROVED" for review in issue.reviews)
-    return not set(place.required) <= passed or approvals < place.approvals
-
-
 @on("POST", f"{R}/pulls/{{pull_number}}/requested_reviewers")
 def ask_reviewers(a: Asked) -> tuple[int, Json]:
     issue, pull = a.pull()
     for login in a.body.get("reviewers", []):
+        if login == issue.author:
+            raise Answered(422, {"message": "Review cannot be requested from pull request author."})
         if login not in a.state.access:
             raise Answered(422, {"message": "Reviews may only be requested from collaborators."})
-        pull.reviewers += [login] if login not in pull.reviewers else []
+    pull.reviewers += [login for login in a.body.get("reviewers", []) if login not in pull.reviewers]
     a.state.touch(issue)
     return 201, a.views.pull(a.place, issue, full=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class Pull:
     auto: str = ""
     queued: bool = False
     reviewers: list[str] = field(default_factory=list)
+    fork: str = ""  # whose, "" when its branch is in the repository itself
 
 
 @dataclass
@@ -112,6 +113,8 @@ class Place:
     required: tuple[str, ...] = ()
     strict: bool = False  # a pull request must be up to date with its base
     approvals: int = 0
+    drafts: bool = True  # its owner's plan has drafts
+    archived: bool = False
 
 
 class State:
@@ -129,12 +132,18 @@ class State:
             "eve": "NONE",
             "nightcrew[bot]": "COLLABORATOR",
         }
+        self.readers: set[str] = set()  # members and collaborators who may read and nothing more
         self.tokens = {"ghp_nightcrew": "nightcrew", "ghp_ada": "ada", "ghp_eve": "eve"}
         self.scopes: dict[
             str, str
         ] = {}  # login -> what its token may do; "" for a fine-grained one, which does not say
         self.bots = {"lint-bot", "nightcrew[bot]"}
         self.apps: dict[str, bytes] = {}  # id -> its public key; an installation's tokens are nightcrew[bot]'s
+        self.renamed: dict[str, str] = {}  # a repository's old name in lower case -> its new one
+        self.transferred: dict[tuple[str, int], tuple[str, int]] = {}  # an issue -> what it is now
+        self.installations: dict[str, int] = {}  # owner -> the number of the app's installation there
+        self.without_app: set[str] = set()  # owners who have not installed it
+        self.limited: dict[str, str] = {}  # an installation's token -> the owner whose repositories it is good for
         self._ids = itertools.count(1001)
 
     def id(self) -> int:
@@ -143,8 +152,14 @@ class State:
     def now(self) -> str:
         return self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
 
+    def installation(self, owner: str) -> int:
+        return self.installations.setdefault(owner, 77 + len(self.installations))
+
     def association(self, login: str) -> str:
         return self.access.get(login, "NONE")
+
+    def writes(self, login: str) -> bool:
+        return self.association(login) in WRITES and login not in self.readers
 
     # -- repositories --------------------------------------------------------------------------------------------------
     def repository(self, name: str, files: Mapping[str, str]) -> Place:
@@ -153,6 +168,24 @@ class State:
             place = Place(name, Bare.make(self.root / f"{name}.git", files))
             self.places[name] = place
             return place
+
+    def rename(self, name: str, to: str) -> None:
+        """A repository gets another name; the old one leads there."""
+        with self.turn:
+            place = self.places.pop(name)
+            place.name, self.places[to], self.renamed[name.lower()] = to, place, to
+            (self.root / f"{to}.git").parent.mkdir(exist_ok=True)
+            (self.root / f"{name}.git").rename(self.root / f"{to}.git")
+            place.bare = replace(place.bare, path=self.root / f"{to}.git")
+
+    def transfer(self, name: str, number: int, to: str) -> Issue:
+        """An issue moves to another repository, where it gets another number."""
+        with self.turn:
+            issue = self.places[name].issues.pop(number)
+            issue.number = max(self.places[to].issues, default=0) + 1
+            self.places[to].issues[issue.number] = issue
+            self.transferred[name, number] = (to, issue.number)
+            return issue
 
     def label(self, place: Place, name: str) -> str:
         """The label as the repository writes it, made when it is not there, as the service does."""
@@ -228,7 +261,12 @@ class State:
         """Where the branch is now; a push is seen here, and counts as a change. Closed ones keep their last."""
         pull = issue.pull
         assert pull is not None
-        if issue.state == "open" and (sha := place.bare.sha(f"refs/heads/{pull.head}")) and sha != pull.head_sha:
+        if (
+            issue.state == "open"
+            and not pull.fork
+            and (sha := place.bare.sha(f"refs/heads/{pull.head}"))
+            and sha != pull.head_sha
+        ):
             pull.head_sha = sha
             self.touch(issue)
         return pull.head_sha
@@ -246,6 +284,19 @@ class State:
             pull.known = pair
             return None
         return not place.bare.conflicts(pair[1], pair[0])
+
+    def fork(self, name: str, branch: str, owner: str, body: str = "") -> Issue:
+        """A pull request from somebody's fork, of a branch of that name there."""
+        with self.turn:
+            made, head = self.issue(name, branch, body, author=owner), self.places[name].bare.sha("refs/heads/main")
+            made.pull = Pull(branch, "main", self.id(), head, fork=owner)
+            return made
+
+    def blocked(self, place: Place, issue: Issue, head: str) -> bool:
+        """Whether the rules of its base keep it from being merged."""
+        passed = {check.name for check in place.checks if check.head == head and check.conclusion == "success"}
+        approvals = sum(review.state == "APPROVED" for review in issue.reviews)
+        return not set(place.required) <= passed or approvals < place.approvals
 
     def thread(self, name: str, number: int, author: str, path: str, text: str) -> Said:
         """Begin a thread at line 1 of a file."""

@@ -18,6 +18,10 @@ class Views:
         self.state, self.description, self.url = state, description, url
         self._user: Json = description.example("issue-comment")["user"]
 
+    def author(self, login: str) -> Json | None:
+        """Who wrote something: nobody, where that account was deleted."""
+        return None if login == "ghost" else self.user(login)
+
     def user(self, login: str) -> Json:
         kind = "Bot" if login in self.state.bots else "User"
         number = sum(login.encode()) + 10
@@ -36,7 +40,7 @@ class Views:
         return shown | {
             "full_name": place.name, "name": place.name.partition("/")[2], "default_branch": "main", "private": True,
             "html_url": f"{self.url()}/{place.name}", "clone_url": f"{self.url()}/{place.name}.git",
-            "language": None, "license": None,
+            "language": None, "license": None, "archived": place.archived, "has_issues": True,
             "permissions": {"admin": False, "push": True, "pull": True, "maintain": False, "triage": True},
         }  # fmt: skip
 
@@ -58,7 +62,7 @@ class Views:
         return shown | {
             "id": issue.id, "node_id": f"I_{issue.id}", "url": f"{base}/issues/{issue.number}", "repository_url": base,
             "html_url": self._page(place, issue), "number": issue.number, "state": issue.state,
-            "state_reason": issue.reason, "title": issue.title, "body": issue.body, "user": self.user(issue.author),
+            "state_reason": issue.reason, "title": issue.title, "body": issue.body, "user": self.author(issue.author),
             "labels": [self.label(place, label) for label in issue.labels], "assignees": people,
             "assignee": people[0] if people else None, "milestone": None, "comments": len(issue.comments),
             "created_at": issue.at, "updated_at": issue.changed, "closed_at": issue.closed_at, "closed_by": None,
@@ -82,12 +86,13 @@ class Views:
                 "updated_at", "closed_at", "html_url", "locked", "author_association")  # fmt: skip
         owner = place.name.partition("/")[0]
         here = shown["base"]["repo"] | {"full_name": place.name, "name": place.name.partition("/")[2]}
+        there, whose = (here | {"id": here["id"] + 1}, pull.fork) if pull.fork else (here, owner)
         shown |= {key: row[key] for key in kept} | {
             "id": pull.id, "node_id": f"PR_{pull.id}", "url": f"{self.url()}/repos/{place.name}/pulls/{issue.number}",
             "issue_url": row["url"], "draft": pull.draft, "merged_at": pull.merged_at or None, "milestone": None,
             "merge_commit_sha": pull.merge_sha or None, "requested_reviewers": [self.user(r) for r in pull.reviewers],
             "requested_teams": [], "auto_merge": None,
-            "head": shown["head"] | {"label": f"{owner}:{pull.head}", "ref": pull.head, "sha": head, "repo": here},
+            "head": shown["head"] | {"label": f"{whose}:{pull.head}", "ref": pull.head, "sha": head, "repo": there},
             "base": shown["base"] | {"label": f"{owner}:{pull.base}", "ref": pull.base, "repo": here,
                                      "sha": self.state.base_head(place, issue)},
         }  # fmt: skip
@@ -113,7 +118,7 @@ class Views:
         return example | {
             "id": said.id, "node_id": f"IC_{said.id}", "url": f"{base}/comments/{said.id}", "body": said.body,
             "html_url": f"{self._page(place, issue)}#issuecomment-{said.id}", "issue_url": f"{base}/{issue.number}",
-            "user": self.user(said.author), "created_at": said.at, "updated_at": said.changed,
+            "user": self.author(said.author), "created_at": said.at, "updated_at": said.changed,
             "author_association": self.state.association(said.author),
         }  # fmt: skip
 
@@ -133,7 +138,7 @@ class Views:
         example: Json = self.description.example("pull-request-review")
         return example | {
             "id": review.id, "node_id": f"PRR_{review.id}", "state": review.state, "body": review.body,
-            "user": self.user(review.author), "submitted_at": review.at, "commit_id": review.head,
+            "user": self.author(review.author), "submitted_at": review.at, "commit_id": review.head,
             "author_association": self.state.association(review.author),
             "html_url": f"{self._page(place, issue)}#pullrequestreview-{review.id}",
         }  # fmt: skip

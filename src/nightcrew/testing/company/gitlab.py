@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx2 as httpx
@@ -65,7 +66,7 @@ class GitLab(Standin):
             raise Answered(429, why, {} if self.silent else self._headers())
 
     def check(self, request: web.Request, route: str, raw: bytes, answer: web.Response) -> list[str]:
-        if answer.status == 304:
+        if answer.status in (301, 304, 405):  # the first and the last answer any request about a moved project
             return []
         path, method = route.removeprefix(API), request.method
         asked = self.description.request(method, path, dict(request.query), raw) if answer.status < 400 else []
@@ -113,14 +114,27 @@ class GitLab(Standin):
     def _place(self, name: str, login: str) -> Place:
         """A project by its path, in any case, or its number. What one may not see is not there."""
         found = next((p for p in self.state.places.values() if name.lower() in (p.name.lower(), str(p.id))), None)
+        found = found or self.state.moved.get(name.lower())
         if found is None or self.state.access[login] == NOBODY:
             raise Answered(404, {"message": "404 Project Not Found"})
         return found
+
+    def _led(self, request: web.Request, place: Place) -> None:
+        """Raises Answered for an old path of a moved project: reads are led to its number, writes are refused."""
+        name = request.match_info["id"]
+        if name.lower() not in self.state.moved:
+            return
+        if request.method != "GET":
+            raise Answered(405, {"message": "405 Non GET methods are not allowed for moved projects"})
+        there = f"{self.url}{request.raw_path.replace(quote(name, safe=''), str(place.id), 1)}"
+        raise Answered(301, {"message": "This resource has been moved permanently"}, {"Location": there})
 
     def _answer(self, request: web.Request, handler: Callable[[Asked], Any], raw: bytes) -> web.Response:
         token = _token(request)
         login, name = self.state.tokens[token], request.match_info.get("id")
         place = self._place(name, login) if name else None
+        if place:
+            self._led(request, place)
         asked = Asked(self.state, self.views, login, token, request.match_info, request.query, raw, place,
                       f"{request.url.origin()}{request.rel_url.raw_path}")  # fmt: skip
         made = handler(asked)

@@ -6,7 +6,7 @@ import itertools
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -146,6 +146,7 @@ class State:
         self.root, self.turn = root, turn
         self.clock = clock or (lambda: datetime.now(UTC))
         self.places: dict[str, Place] = {}
+        self.moved: dict[str, Place] = {}  # by their old paths, in lower case
         self.access = {"nightcrew": DEVELOPER, "ada": MAINTAINER, "bob": DEVELOPER, "lint-bot": DEVELOPER,
                        "gil": GUEST, "eve": NOBODY}  # fmt: skip
         self.people = {name: number for number, name in enumerate(self.access, 11)}
@@ -167,6 +168,14 @@ class State:
             place = Place(name, self.id(), Bare.make(self.root / f"{name}.git", files))
             self.places[name] = place
             return place
+
+    def rename(self, name: str, to: str) -> None:
+        """A project moves to another path; the old one leads there."""
+        with self.turn:
+            place = self.places.pop(name)
+            place.name, self.places[to], self.moved[name.lower()] = to, place, place
+            (self.root / f"{to}.git").parent.mkdir(parents=True, exist_ok=True)
+            place.bare = replace(place.bare, path=place.bare.path.rename(self.root / f"{to}.git"))
 
     def label(self, place: Place, name: str) -> str:
         """The label, made when the project has none of that name, as the service does."""

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from nightcrew.adapters.boards.github.memory import Issues, Raw, stamp
+from nightcrew.adapters.boards.github.memory import Issues, Raw, Shared, repository, stamp
 from nightcrew.adapters.boards.github.parse import Reader, Settings, author, label_names
 from nightcrew.adapters.boards.github.project import Project
-from nightcrew.adapters.github_api import WRITERS, Account, login, service, verify
+from nightcrew.adapters.github_api import Account, Writers, login, service, verify, wrote
 from nightcrew.adapters.visible import MARK, progress
 from nightcrew.core.model import Ticket, TicketState
-from nightcrew.errors import BoardError
+from nightcrew.errors import BoardError, ConfigError
 from nightcrew.ports import Problem, Scan
 from nightcrew.settings import read_settings, secret
 from nightcrew.transport import Fault, Lost, Refused, Service, told_as
@@ -26,6 +26,7 @@ __all__ = ["GitHubBoard", "Settings"]
 HOLDS = {"labels", "priority"}
 MOST_CONSIDERED = 100
 GONE = (404, 410)  # deleted, or never there
+TRANSFERRED = {"message": "it was transferred to another repository"}
 ENDS = {TicketState.DONE: "completed", TicketState.CLOSED: "not_planned"}
 
 
@@ -45,22 +46,38 @@ class GitHubBoard:
                                told.repos[0] if told.repos else "")  # fmt: skip
         self.service: Service = service(self.account, told.pace)
         label = told.labels[0] if len(told.labels) == 1 else ""
-        self.issues = {repo: Issues(self.service, repo, self._claimed, self._may_stop, label) for repo in told.repos}
+        self._shared, self._writers = Shared(), Writers(self.service)
+        self.issues = {repo: self._of(repo, label) for repo in told.repos}
         self.project = Project(self.service, told.project, told.states, told.write_states) if told.project else None
         self._comments: dict[str, tuple[int, str]] = {}  # ticket -> our comment, and what it says
         self._login = ""
 
-    def _claimed(self, raw: Raw) -> bool:
-        return self.reader.state(raw) is not TicketState.OPEN
+    def _of(self, repo: str, label: str = "") -> Issues:
+        return Issues(
+            self.service, repo, self._claimed, lambda said: self._may_stop(repo, said),
+            lambda raw: self._trusts(repo, raw), label, self._shared,
+        )  # fmt: skip
 
-    def _may_stop(self, said: Raw) -> bool:
+    def _claimed(self, raw: Raw) -> bool:
+        return self.reader.state(raw, self._card(raw)) not in (TicketState.OPEN, TicketState.OTHER)
+
+    def _card(self, raw: Raw) -> TicketState | None:
+        return self.project.state(_name(raw)) if self.project else None
+
+    async def _trusts(self, repo: str, raw: Raw) -> bool:
+        return not self.reader.asks_who() or await self._writers.may(repo, raw["user"], raw["author_association"])
+
+    async def _may_stop(self, repo: str, said: Raw) -> bool:
         who, people = author(said), {name.lower() for name in self.settings.people}
-        if who == self._login or said["user"]["type"] == "Bot":
+        if who == self._login or (said["user"] or {}).get("type") == "Bot":
             return False
-        return who.lower() in people if people else said["author_association"] in WRITERS
+        if people:
+            return who.lower() in people
+        return await self._writers.may(repo, said["user"], said["author_association"])
 
     async def scan(self) -> Scan:
         """See `Board.scan`. A repository that cannot be read is a problem, as long as another one can."""
+        self.account.about(self.account.repository)
         if self.project:
             with told_as(BoardError):
                 await self.project.look()
@@ -68,10 +85,11 @@ class GitHubBoard:
         problems: list[Problem] = []
         for repo, issues in self.issues.items():
             try:
+                self.account.about(repo)
                 await self._who()
                 await issues.look()
-            except Refused as refused:
-                problems.append(Problem(repo, refused.sentence()))
+            except (Refused, ConfigError) as error:  # the latter where an app is not installed
+                problems.append(Problem(repo, error.sentence()))
             except Fault as fault:
                 raise BoardError(str(fault), hint=fault.hint) from fault
             found = (self._ticket(issues, raw) for raw in issues.open.values())
@@ -81,23 +99,23 @@ class GitHubBoard:
         return Scan(tuple(tickets), tuple(problems))
 
     def _ticket(self, issues: Issues, raw: Raw) -> Ticket:
-        number = raw["number"]
-        stop, card = issues.stops.get(number, ""), None
-        if self.project:
-            card = self.project.state(f"{issues.repo}#{number}")
-        made = self.reader.ticket(self.name, issues.repo, raw, issues.blocked_by(number), stop, card)
+        number, card = raw["number"], self._card(raw)
+        stop = issues.stops.get(number, "")
+        trusted = issues.trusted.get(number, False)
+        made = self.reader.ticket(self.name, issues.repo, raw, issues.blocked_by(number), stop, card, trusted)
         if self.project and card is None and not made.left:
             return replace(made, left=f"it is not in the project {self.settings.project}")
         return made
 
     async def _who(self) -> None:
         """Our own login, asked once: our words must not be taken for a person's."""
-        self._login = self._login or await login(self.service) or "nightcrew[bot]"
+        self._login = self._login or await login(self.service)
 
     async def fetch(self, ids: Sequence[str]) -> list[Ticket]:
         """See `Board.fetch`; by id or key."""
         found = []
         if self.project and ids:
+            self.account.about(self.account.repository)
             with told_as(BoardError):
                 await self.project.look()
         for word in dict.fromkeys(ids):
@@ -113,6 +131,28 @@ class GitHubBoard:
                     found.append(self._ticket(issues, raw))
         return list({ticket.id: ticket for ticket in found}.values())
 
+    async def _raw(self, repo: str, number: int) -> Raw:
+        """An issue as it is now. Raises Refused when it is not there, BoardError when its repository is not."""
+        self.account.about(repo)
+        try:
+            answer = await self.service.get(f"/repos/{repo}/issues/{number}", etag=True)
+        except Refused as refused:
+            if refused.status == 404 and repo in self.issues:  # that we may not read a repository is no word on it
+                with told_as(BoardError):
+                    await self.service.get(f"/repos/{repo}")
+            raise
+        raw: Raw = answer.data
+        if raw["number"] != number or not await self._is(repo, raw):
+            raise Refused("GitHub", f"{repo}#{number}", replace(answer, status=410, data=TRANSFERRED))
+        return raw
+
+    async def _is(self, repo: str, raw: Raw) -> bool:
+        """Whether that issue is of this repository, however it is called now: one elsewhere was transferred."""
+        there, names = repository(raw).lower(), self._shared.names
+        if there != repo.lower() and names.get(there) != repo:
+            names[(await self.service.get(f"/repos/{repo}")).data["full_name"].lower()] = repo
+        return there == repo.lower() or names.get(there) == repo
+
     def _place(self, word: str) -> tuple[str, int] | None:
         """Repository and number of an id or a key."""
         repo, _, number = word.rpartition("#")
@@ -122,8 +162,9 @@ class GitHubBoard:
 
     async def _read(self, repo: str, number: int) -> tuple[Issues, Raw]:
         """An issue as it is now. Raises Refused when it is not there."""
-        raw: Raw = (await self.service.get(f"/repos/{repo}/issues/{number}")).data
-        issues = self.issues.get(repo) or Issues(self.service, repo, self._claimed, self._may_stop)
+        raw = await self._raw(repo, number)
+        issues = self.issues.get(repo) or self._of(repo)
+        issues.trusted[number] = await self._trusts(repo, raw)
         if issues.asked.get(number) != stamp(raw):
             await self._who()
             await issues.details(raw)
@@ -140,12 +181,12 @@ class GitHubBoard:
         with told_as(BoardError):
             if place is None:
                 raise BoardError(f"{ticket_id} is not on the board {self.name}.")
-            raw: Raw = (await self.service.get(f"/repos/{place[0]}/issues/{place[1]}")).data
+            raw = await self._raw(*place)
             if raw["state"] == "closed" and state not in (*ENDS, TicketState.OPEN):
                 return  # a person ended it meanwhile
             if self.project and not self.project.id:
                 await self.project.look()
-            shown = await self.project.move(f"{place[0]}#{place[1]}", state) if self.project else False
+            shown = await self.project.move(_name(raw), state) if self.project else False
             await self._label(*place, raw, TicketState.OPEN if shown else state)
             await self._tell(ticket_id, *place, progress(state, note, link))
             await self._close(*place, raw, state)
@@ -190,8 +231,7 @@ class GitHubBoard:
         await self._who()
         async for page in self.service.pages(f"/repos/{repo}/issues/{number}/comments", {"per_page": 100}):
             for said in page.data:
-                own = author(said) == self._login or self.account.app
-                if own and (said["body"] or "").startswith(MARK):
+                if wrote(said["user"], self._login) and (said["body"] or "").startswith(MARK):
                     return said["id"], said["body"]
         return None
 
@@ -220,6 +260,7 @@ class GitHubBoard:
             asked["assignees"] = [self.settings.assignee]
         with told_as(BoardError):
             raw = await self._make(repo, asked, mark)
+            self.issues[repo].trusted[raw["number"]] = await self._trusts(repo, raw)
         self.issues[repo].take(raw)
         if self.project:
             with told_as(BoardError):
@@ -232,9 +273,10 @@ class GitHubBoard:
             return
         if not self.project.id:
             await self.project.look()
-        await self.project.add(f"{self.settings.repos[0]}#{raw['number']}", raw["node_id"])
+        await self.project.add(_name(raw), raw["node_id"])
 
     async def _make(self, repo: str, asked: Mapping[str, object], mark: str) -> Raw:
+        self.account.about(repo)
         try:
             made: Raw = (await self.service.write("POST", f"/repos/{repo}/issues", asked)).data
         except Lost:
@@ -260,13 +302,16 @@ class GitHubBoard:
         found: list[Ticket] = []
         with told_as(BoardError):
             for repo in self.issues:
+                self.account.about(repo)
                 rows: list[Raw] = (await self.service.get(f"/repos/{repo}/issues", query)).data
-                found += [self.reader.ticket(self.name, repo, raw) for raw in rows if "pull_request" not in raw]
+                for raw in (row for row in rows if "pull_request" not in row):
+                    found.append(self.reader.ticket(self.name, repo, raw, trusted=await self._trusts(repo, raw)))
         newest = sorted(found, key=lambda ticket: str(ticket.created_at), reverse=True)
         return newest[:MOST_CONSIDERED]
 
     async def about(self) -> dict[str, object]:
         """See `Served.about`: the repositories one could choose from, and what we may not do in those of the board."""
+        self.account.about(self.account.repository)
         with told_as(BoardError):
             scopes = await self._scopes()
             await self._who()
@@ -286,10 +331,14 @@ class GitHubBoard:
 
     async def _may(self, repo: str) -> str:
         """What is not allowed there, "" when all is."""
+        self.account.about(repo)
         try:
-            may = (await self.service.get(f"/repos/{repo}")).data.get("permissions", {})
+            shown = (await self.service.get(f"/repos/{repo}")).data
         except Refused as refused:
             return refused.sentence()
+        if shown.get("archived") or not shown.get("has_issues", True):
+            return f"{repo} is archived, or its issues are switched off: nothing can be written there."
+        may = shown.get("permissions", {})
         writes = self.account.app or may.get("triage") or may.get("push")
         return "" if writes else f"It may not label issues of {repo} (permission: issues, write)."
 
@@ -303,6 +352,11 @@ class GitHubBoard:
         except Refused:
             return []
         return [row["full_name"] for row in rows if row.get("has_issues", True)]
+
+
+def _name(raw: Raw) -> str:
+    """An issue as GitHub names it now."""
+    return f"{repository(raw)}#{raw['number']}"
 
 
 def _short(scopes: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from nightcrew.adapters.github_api import API, PACE, WRITERS
+from nightcrew.adapters.github_api import API, PACE
 from nightcrew.core.model import Ticket, TicketState
 from nightcrew.errors import ConfigError
 
@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     app: str = ""  # a GitHub App's id, instead of a token
     key: str = ""  # its private key: a file, or "$NAME"
     pace: int = PACE  # comments, issues and pull requests written in a minute, at most
-    installation: int = 0  # 0 = found by the first repository
+    installation: int = 0  # 0 = that of each repository's owner
     webhook_secret: str = ""  # "$NAME": what GitHub signs its webhooks with; "" = none are taken
 
 
@@ -66,8 +66,8 @@ class Reader:
         self.wanted = {label.lower() for label in settings.labels}
 
     def ticket(self, board: str, repo: str, raw: Mapping[str, Any], blocked_by: Sequence[str] = (),
-               stop: str = "", card: TicketState | None = None) -> Ticket:  # fmt: skip
-        """The issue as a ticket."""
+               stop: str = "", card: TicketState | None = None, trusted: bool = True) -> Ticket:  # fmt: skip
+        """The issue as a ticket. `trusted`: its author may write."""
         names = label_names(raw)
         kept = tuple(name for name in names if not self._ours(name))
         return Ticket(
@@ -77,7 +77,7 @@ class Reader:
             blocked_by=tuple(blocked_by),
             requires=tuple(n[len(NEEDS) :].strip() for n in names if n.lower().startswith(NEEDS)),
             created_at=datetime.fromisoformat(raw["created_at"]), url=raw["html_url"], author=author(raw),
-            closes=f"Closes {repo}#{raw['number']}", left=self.left(raw), stop=stop,
+            closes=f"Closes {repo}#{raw['number']}", left=self.left(raw, trusted), stop=stop,
         )  # fmt: skip
 
     def state(self, raw: Mapping[str, Any], card: TicketState | None = None) -> TicketState:
@@ -89,7 +89,7 @@ class Reader:
         shown = next((state for state in order if state in found), next(iter(found), None))
         return shown or card or TicketState.OPEN
 
-    def left(self, raw: Mapping[str, Any]) -> str:
+    def left(self, raw: Mapping[str, Any], trusted: bool = True) -> str:
         """Why the selection does not take it, "" when it does."""
         names, settings = {name.lower() for name in label_names(raw)}, self.settings
         if self.wanted and not self.wanted & names:
@@ -97,16 +97,19 @@ class Reader:
         people = [one["login"].lower() for one in raw.get("assignees") or []]
         if settings.assignee and settings.assignee.lower() not in people:
             return f"it is not assigned to {settings.assignee}"
-        if not self._may_ask(raw):
+        if not self._may_ask(raw, trusted):
             return f"its author {author(raw)} is not one whose tickets are taken"
         return ""
 
-    def _may_ask(self, raw: Mapping[str, Any]) -> bool:
+    def asks_who(self) -> bool:
+        """Whether it matters if an issue's author may write: who may not can set neither a label nor a project."""
+        return not (self.settings.authors or self.wanted or self.settings.project)
+
+    def _may_ask(self, raw: Mapping[str, Any], trusted: bool) -> bool:
         allowed = {name.lower() for name in self.settings.authors}
         if allowed:
             return "*" in allowed or author(raw).lower() in allowed
-        picked = bool(self.wanted) or bool(self.settings.project)  # who may not write can set neither
-        return picked or raw.get("author_association") in WRITERS
+        return trusted or not self.asks_who()
 
     def _ours(self, label: str) -> bool:
         """Whether it says something that a ticket has a field for, or that all tickets here have."""

@@ -68,7 +68,8 @@ class Project:
     name: str
     states: Mapping[str, TicketState]  # the owner's own names, besides the usual ones
     writes: Mapping[TicketState, str]
-    cards: dict[str, Card] = field(default_factory=dict)  # by ticket
+    cards: dict[str, Card] = field(default_factory=dict)  # by issue, as GitHub names it, in lower case
+    ways: tuple[tuple[str, str], ...] = ((OF_ORGANIZATION, "organization"), (OF_USER, "user"))
     id: str = ""
     status: str = ""  # the field's id
     options: dict[str, str] = field(default_factory=dict)  # name -> id
@@ -83,7 +84,7 @@ class Project:
                 content = item.get("content") or {}
                 if content.get("__typename") == "Issue" and not item["isArchived"]:
                     key = f"{content['repository']['nameWithOwner']}#{content['number']}"
-                    found[key] = Card(item["id"], (item["status"] or {}).get("name") or "")
+                    found[key.lower()] = Card(item["id"], (item["status"] or {}).get("name") or "")
             if not raw["items"]["pageInfo"]["hasNextPage"]:
                 break
             after = raw["items"]["pageInfo"]["endCursor"]
@@ -91,13 +92,14 @@ class Project:
 
     async def _page(self, after: str | None) -> dict[str, Any]:
         owner, _, number = self.name.partition("/")
-        for query, kind in ((OF_ORGANIZATION, "organization"), (OF_USER, "user")):
+        for query, kind in self.ways:
             try:
                 data = await graphql(self.service, query, {"org": owner, "number": int(number), "after": after})
             except Refused:
                 continue  # GitHub says "could not resolve" for an owner of the other kind
             if found := (data.get(kind) or {}).get("projectV2"):
                 project: dict[str, Any] = found
+                self.ways = ((query, kind),)
                 return project
         raise BoardError(f"GitHub shows us no project {self.name}.",
                          hint='Write project = "OWNER/NUMBER", and let the token read projects.')  # fmt: skip
@@ -112,7 +114,7 @@ class Project:
 
     def state(self, ticket: str) -> TicketState | None:
         """What the card says of an issue, None when it is not in the project."""
-        card = self.cards.get(ticket)
+        card = self.cards.get(ticket.lower())
         if card is None:
             return None
         own = {name.lower(): state for name, state in self.states.items()}
@@ -128,7 +130,7 @@ class Project:
 
     async def move(self, ticket: str, state: TicketState) -> bool:
         """Show a state by the card; False when there is no card or no status for it."""
-        card, option = self.cards.get(ticket), self.option(state)
+        card, option = self.cards.get(ticket.lower()), self.option(state)
         if card is None or not option:
             return False
         if card.status != option:
@@ -140,5 +142,5 @@ class Project:
     async def add(self, ticket: str, node: str) -> None:
         """Put an issue in, as open; the service makes one card for an issue, however often it is asked."""
         data = await graphql(self.service, ADD, {"project": self.id, "content": node})
-        self.cards[ticket] = Card(data["addProjectV2ItemById"]["item"]["id"], "")
+        self.cards[ticket.lower()] = Card(data["addProjectV2ItemById"]["item"]["id"], "")
         await self.move(ticket, TicketState.OPEN)

@@ -137,7 +137,7 @@ class GiteaForge:
         """See `Forge.update`. A draft stays one."""
         with told_as(ForgeError):
             raw = await self._raw(repo, number)
-            return await self._edit(repo, raw, parse.titled(title, raw["draft"]), body)
+            return await self._edit(repo, raw, parse.titled(title, parse.is_draft(raw)), body)
 
     async def _edit(self, repo: Repo, raw: Json, title: str, body: str) -> PullRequest:
         if (raw["title"], raw["body"]) != (title, body):
@@ -232,7 +232,7 @@ class GiteaForge:
         remarks = parse.parse_remarks(said, reviews, threads, me, writers, {r.lower() for r in self.settings.robots})
         outdated = rule.up_to_date and raw.get("merge_base") != raw["base"]["sha"]
         return Standing(
-            pull=parse.parse_pull(raw, repo.name), base_head=raw["base"]["sha"], draft=raw["draft"],
+            pull=parse.parse_pull(raw, repo.name), base_head=raw["base"]["sha"], draft=parse.is_draft(raw),
             mergeable=watch.merges(self._watch.of(repo.name, number), raw, self.now()), behind=outdated,
             checks=parse.parse_checks(statuses, raw["head"]["sha"], rule.required, self.settings.url),
             remarks=remarks, approved=parse.approved(remarks, rule.approvals),
@@ -326,7 +326,7 @@ class GiteaForge:
         """See `Following.edit`: by its title, as Gitea does it."""
         with told_as(ForgeError):
             raw = await self._raw(repo, number)
-            if raw["draft"] == draft:
+            if parse.is_draft(raw) == draft:
                 return parse.parse_pull(raw, repo.name)
             return await self._edit(repo, raw, parse.titled(raw["title"], draft), raw["body"])
 

@@ -55,6 +55,11 @@ def plain_title(title: str) -> str:
     return title
 
 
+def is_draft(raw: Raw) -> bool:
+    """Whether it is one; an older server leaves that to its title."""
+    return bool(raw.get("draft", _DRAFT.match(raw["title"])))
+
+
 def titled(title: str, draft: bool) -> str:
     """A title that makes it a draft, or surely none."""
     return f"{DRAFT * draft}{plain_title(title)}"

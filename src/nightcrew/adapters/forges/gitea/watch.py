@@ -8,6 +8,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+from nightcrew.adapters.forges.gitea.parse import is_draft
+
 SETTLES = 10.0  # seconds: a conflict that was told for so long is none that the forge is still looking for
 TICK = 2.0  # seconds: the forge's clock of changes counts whole ones, so what is that young may change unseen
 SELDOM = 8  # looks: so often at least are checks read that have ended
@@ -49,12 +51,12 @@ def merges(seen: Seen, raw: Mapping[str, Any], now: float) -> bool | None:
     conflict once that was said of the same two commits for 10 s, and never of a draft.
     """
     commits = (raw["head"]["sha"], raw["base"]["sha"])
-    if raw["mergeable"] or raw["draft"] or commits != seen.commits:
+    if raw["mergeable"] or is_draft(raw) or commits != seen.commits:
         seen.clashes_since = 0.0
     seen.commits = commits
     if raw["mergeable"]:
         return True
-    if raw["draft"]:
+    if is_draft(raw):
         return None
     seen.clashes_since = seen.clashes_since or now
     return False if now - seen.clashes_since >= SETTLES else None
@@ -92,7 +94,7 @@ def had_statuses(seen: Seen, number: int, head: str, statuses: tuple[tuple[str, 
 def stamp(seen: Seen, raw: Mapping[str, Any], merges_: bool | None) -> str:
     """A word that is another one when anything in it changed."""
     told = (
-        raw["state"], raw["merged"], raw["draft"], raw["updated_at"], raw["comments"], raw.get("review_comments"),
+        raw["state"], raw["merged"], is_draft(raw), raw["updated_at"], raw["comments"], raw.get("review_comments"),
         raw["head"]["sha"], raw["base"]["sha"], merges_, seen.reviews, seen.statuses,
     )  # fmt: skip
     return sha256(repr(told).encode()).hexdigest()[:16]

@@ -14,7 +14,20 @@ import msgspec
 
 from nightcrew.adapters.forges.github import follow
 from nightcrew.adapters.forges.github.parse import Pulls, parse_pull
-from nightcrew.adapters.github_api import API, PACE, Account, graphql, graphql_path, login, service, slug, verify
+from nightcrew.adapters.github_api import (
+    API,
+    GRAPHQL,
+    PACE,
+    Account,
+    Writers,
+    graphql,
+    graphql_path,
+    login,
+    service,
+    slug,
+    verify,
+    wrote,
+)
 from nightcrew.core.model import Check, PullRequest, Repo, Standing
 from nightcrew.errors import ForgeError
 from nightcrew.settings import read_settings, secret
@@ -34,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     app: str = ""  # a GitHub App's id, instead of a token
     key: str = ""  # its private key: a file, or "$NAME"
     pace: int = PACE  # comments, issues and pull requests written in a minute, at most
-    installation: int = 0  # 0 = found by the repository
+    installation: int = 0  # 0 = that of each repository's owner
     draft: bool = False  # open pull requests as drafts
     reviewers: tuple[str, ...] = ()  # logins asked for a review of each
     labels: tuple[str, ...] = ()  # put on each
@@ -54,6 +67,8 @@ class GitHubForge:
         self.account = Account(where, told.url.rstrip("/"), told.token, told.app, told.key, told.installation)
         self.service: Service = service(self.account, told.pace)
         self._pulls: dict[str, Pulls] = {}
+        self._owners: dict[str, str] = {}
+        self._writers = Writers(self.service)
         self._login = ""
 
     def git_env(self, repo: Repo) -> Mapping[str, str]:
@@ -65,7 +80,7 @@ class GitHubForge:
                 "GIT_CONFIG_VALUE_0": f"Authorization: Basic {word}"}  # fmt: skip
 
     def _token(self, repo: Repo) -> str:
-        self.account.repository = slug(repo.url)
+        self.account.about(slug(repo.url))
         with told_as(ForgeError):
             return self.account.current_now()
 
@@ -75,19 +90,25 @@ class GitHubForge:
             return await self._find(repo, branch)
 
     async def _find(self, repo: Repo, branch: str) -> PullRequest | None:
-        owner = slug(repo.url).partition("/")[0]
+        owner = await self._owner(repo)
         query = {"head": f"{owner}:{branch}", "state": "all", "per_page": 20}  # without "owner:" GitHub ignores it
         rows = (await self.service.get(f"{self._at(repo)}/pulls", query)).data
-        mine = [row for row in rows if row["head"]["ref"] == branch]
-        return parse_pull(max(mine, key=lambda row: row["number"]), repo.name) if mine else None
+        mine = [pull for row in rows if (pull := parse_pull(row, repo.name)).branch == branch]
+        return max(mine, key=lambda pull: pull.number, default=None)
+
+    async def _owner(self, repo: Repo) -> str:
+        """Who owns it now, asked once: an address from before a transfer leads there, a head's owner does not."""
+        if repo.name not in self._owners:
+            full: str = (await self.service.get(self._at(repo))).data["full_name"]
+            self._owners[repo.name] = full.partition("/")[0]
+        return self._owners[repo.name]
 
     async def open(self, repo: Repo, branch: str, title: str, body: str) -> PullRequest:
         """See `Forge.open`. Reviewers and labels are asked for; that they cannot be had stops nothing."""
         asked = {"title": title, "head": branch, "base": repo.base, "body": body, "draft": self.settings.draft}
         with told_as(ForgeError):
             try:
-                made = await self.service.write("POST", f"{self._at(repo)}/pulls", asked)
-                opened = parse_pull(made.data, repo.name)
+                opened = parse_pull(await self._open(repo, asked), repo.name)
             except Lost:
                 found = await self._find(repo, branch)
                 if found is None or found.state != "open":
@@ -96,10 +117,22 @@ class GitHubForge:
         await self._furnish(repo, opened.number)
         return opened
 
+    async def _open(self, repo: Repo, asked: Mapping[str, object]) -> Mapping[str, Any]:
+        path = f"{self._at(repo)}/pulls"
+        try:
+            made: Mapping[str, Any] = (await self.service.write("POST", path, asked)).data
+        except Refused as refused:
+            self._owners.pop(repo.name, None)
+            if not asked["draft"] or refused.status != 422 or "raft pull requests" not in str(refused.data):
+                raise
+            log.warning("pull.no_drafts", extra={"repo": repo.name, "error": str(refused)})  # of this plan of GitHub's
+            made = (await self.service.write("POST", path, {**asked, "draft": False})).data
+        return made
+
     async def _furnish(self, repo: Repo, number: int) -> None:
         wishes: list[tuple[str, Mapping[str, object]]] = []
-        if self.settings.reviewers:
-            wishes.append((f"pulls/{number}/requested_reviewers", {"reviewers": list(self.settings.reviewers)}))
+        for name in self.settings.reviewers:  # one by one: one who cannot be asked spoils the whole request
+            wishes.append((f"pulls/{number}/requested_reviewers", {"reviewers": [name]}))
         if self.settings.labels:
             wishes.append((f"issues/{number}/labels", {"labels": list(self.settings.labels)}))
         for path, wish in wishes:
@@ -135,27 +168,53 @@ class GitHubForge:
     async def stamps(self, repo: Repo, numbers: Sequence[int]) -> Mapping[int, str]:
         """See `Following.stamps`: one GraphQL request for each 50."""
         found: dict[int, str] = {}
-        owner, _, name = slug(repo.url).partition("/")
+        owner, name = self._parts(repo)
         for start in range(0, len(numbers), follow.BATCH):
             some = numbers[start : start + follow.BATCH]
             asked = {"owner": owner, "name": name, **{f"n{i}": number for i, number in enumerate(some)}}
             with told_as(ForgeError):
-                data = await graphql(self.service, follow.stamps_query(len(some)), asked)
+                data = await graphql(self.service, follow.stamps_query(len(some)), asked, part="repository")
             found |= follow.parse_stamps(data)
         return found
 
     async def standing(self, repo: Repo, number: int) -> Standing:
-        """See `Following.standing`: one GraphQL request."""
+        """See `Following.standing`: one GraphQL request, one for each further hundred checks, and one for each person
+        who speaks, once an hour.
+        """
         data = await self._followed(repo, number)
-        return follow.parse_standing(data, repo.name, self.settings.people, self._login)
+        await self._more_checks(repo, number, data)
+        with told_as(ForgeError):
+            writers = await self._trusted(slug(repo.url), follow.said(data))
+        return follow.parse_standing(data, repo.name, writers, self._login)
+
+    async def _trusted(self, place: str, said: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+        people = {one.lower() for one in self.settings.people}
+        by = {one["author"]["login"]: (one["author"], one["authorAssociation"]) for one in said if one["author"]}
+        may = [name for name, who in by.items()
+               if (not people or name.lower() in people) and await self._writers.may(place, *who)]  # fmt: skip
+        return frozenset(may)
 
     async def _followed(self, repo: Repo, number: int) -> dict[str, Any]:
-        owner, _, name = slug(repo.url).partition("/")
+        owner, name = self._parts(repo)
         with told_as(ForgeError):
             asked = {"owner": owner, "name": name, "number": number}
             data = await graphql(self.service, follow.FOLLOW_UP, asked)
         self._login = data["viewer"]["login"] or self._login
         return data
+
+    async def _more_checks(self, repo: Repo, number: int, data: dict[str, Any]) -> None:
+        owner, name = self._parts(repo)
+        head, contexts = follow.checked(data)
+        page = contexts.get("pageInfo") or {}
+        while page.get("hasNextPage"):
+            asked = {"owner": owner, "name": name, "number": number, "after": page["endCursor"]}
+            with told_as(ForgeError):
+                then, more = follow.checked(await graphql(self.service, follow.MORE_CHECKS, asked))
+            if then != head:
+                raise ForgeError(f"Pull request #{number} got new commits while its checks were read.",
+                                 hint="Nothing to do: it is read again.")  # fmt: skip
+            contexts["nodes"] += more["nodes"]
+            page = more["pageInfo"]
 
     async def say(self, repo: Repo, number: int, text: str, key: str) -> None:
         """See `Following.say`: found again by a hidden mark."""
@@ -164,7 +223,7 @@ class GitHubForge:
             self._login = self._login or await login(self.service)
             async for page in self.service.pages(f"{path}/{number}/comments", {"per_page": 100}):
                 for said in page.data:
-                    if said["body"].startswith(follow.mark(key)) and said["user"]["login"] in (self._login, ""):
+                    if (said["body"] or "").startswith(follow.mark(key)) and wrote(said["user"], self._login):
                         if said["body"] != body:
                             await self.service.write(
                                 "PATCH", f"{path}/comments/{said['id']}", {"body": body}, again=True
@@ -208,11 +267,12 @@ class GitHubForge:
         data = (await self._followed(repo, number))["repository"]["pullRequest"]
         if data["state"] != "MERGED":
             with told_as(ForgeError):
-                await self._merge(repo, number, data["id"], head, how)
+                await self._merge(repo, data, head, how)
         return await self._shown(repo, number)
 
-    async def _merge(self, repo: Repo, number: int, node: str, head: str, how: str) -> None:
-        if how == "now":
+    async def _merge(self, repo: Repo, data: Mapping[str, Any], head: str, how: str) -> None:
+        number, node = data["number"], data["id"]
+        if how == "now" or (how == "green" and data["mergeStateStatus"] in follow.MERGES):
             asked = {"sha": head, "merge_method": self.settings.merge}
             try:
                 await self.service.write("PUT", f"{self._at(repo)}/pulls/{number}/merge", asked)
@@ -245,7 +305,9 @@ class GitHubForge:
     async def relay(self, repo: Repo, path: str, headers: Mapping[str, str], body: bytes | None = None) -> Relayed:
         """See `Relaying.relay`."""
         self._at(repo)
-        return await self.service.relay(path if body is None else graphql_path(self.service.base), headers, body)
+        if body is None:
+            return await self.service.relay(path, headers)
+        return await self.service.relay(graphql_path(self.service.base), headers, body, scope=GRAPHQL)
 
     def relay_env(self, repo: Repo, url: str, token: str, folder: Path) -> Mapping[str, str]:
         """See `Relaying.relay_env`: the names that Actions gives its jobs, and those of gh."""
@@ -263,15 +325,31 @@ class GitHubForge:
 
     async def about(self, repo: Repo) -> dict[str, object]:
         """Who we are there, and what we may not do on that repository."""
+        path = self._at(repo)
         with told_as(ForgeError):
             who = await login(self.service)
             try:
-                may = (await self.service.get(self._at(repo))).data.get("permissions", {})
+                shown = (await self.service.get(path)).data
             except Refused:
-                may = {}
-        missing = [] if may.get("push") else [f"It may not push to {slug(repo.url)} (permission: contents, write)."]
+                shown = {}
+        if shown.get("archived"):
+            return {
+                "login": who,
+                "places": [],
+                "missing": [f"{slug(repo.url)} is archived: nothing can be pushed to it."],
+            }
+        missing = (
+            []
+            if shown.get("permissions", {}).get("push")
+            else [f"It may not push to {slug(repo.url)} (permission: contents, write)."]
+        )
         return {"login": who, "places": [], "missing": missing}
 
+    def _parts(self, repo: Repo) -> tuple[str, str]:
+        """Owner and name; an app's installation is found by them."""
+        owner, _, name = slug(repo.url).partition("/")
+        self.account.about(f"{owner}/{name}")
+        return owner, name
+
     def _at(self, repo: Repo) -> str:
-        self.account.repository = slug(repo.url)
-        return f"/repos/{self.account.repository}"
+        return f"/repos/{'/'.join(self._parts(repo))}"

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from nightcrew.adapters.github_api import WRITERS, Json
+from nightcrew.adapters.github_api import Json, wrote
 from nightcrew.core.model import Check, PullRequest, Remark, Standing
 
 BATCH = 50  # pull requests asked for in one request
 PASSED = frozenset({"SUCCESS", "SKIPPED", "NEUTRAL"})
+MERGES = frozenset({"CLEAN", "HAS_HOOKS"})
+"""Words of `mergeStateStatus` for what can be merged now: GitHub refuses to wait for that with auto-merge."""
 STAMP = """
 fragment Stamp on PullRequest {
   number state isDraft updatedAt mergeable mergeStateStatus reviewDecision headRefOid isInMergeQueue
@@ -23,8 +25,23 @@ fragment Stamp on PullRequest {
   commits(last: 1) { nodes { commit { statusCheckRollup { state contexts(first: 100) { totalCount nodes {
     __typename ... on CheckRun { status conclusion } ... on StatusContext { state } } } } } } }
 }"""
-FOLLOW_UP = """
-query FollowUp($owner: String!, $name: String!, $number: Int!) {
+CHECKS = """
+fragment Checks on PullRequest {
+  commits(last: 1) { nodes { commit { oid statusCheckRollup { contexts(first: 100, after: $after) {
+    pageInfo { hasNextPage endCursor }
+    nodes {
+      __typename
+      ... on CheckRun {
+        databaseId name status conclusion detailsUrl isRequired(pullRequestNumber: $number)
+        checkSuite { workflowRun { databaseId } }
+      }
+      ... on StatusContext { context state targetUrl isRequired(pullRequestNumber: $number) }
+    }
+  } } } } }
+}"""
+FOLLOW_UP = (
+    """
+query FollowUp($owner: String!, $name: String!, $number: Int!, $after: String) {
   viewer { login }
   repository(owner: $owner, name: $name) {
     pullRequest(number: $number) {
@@ -34,14 +51,7 @@ query FollowUp($owner: String!, $name: String!, $number: Int!) {
       baseRef { target { oid } }
       mergeCommit { oid }
       autoMergeRequest { enabledAt }
-      commits(last: 1) { nodes { commit { oid statusCheckRollup { contexts(first: 100) { nodes {
-        __typename
-        ... on CheckRun {
-          databaseId name status conclusion detailsUrl isRequired(pullRequestNumber: $number)
-          checkSuite { workflowRun { databaseId } }
-        }
-        ... on StatusContext { context state targetUrl isRequired(pullRequestNumber: $number) }
-      } } } } } }
+      ...Checks
       reviews(last: 50) { nodes {
         id databaseId state body submittedAt authorAssociation author { login __typename } commit { oid }
       } }
@@ -52,6 +62,15 @@ query FollowUp($owner: String!, $name: String!, $number: Int!) {
     }
   }
 }"""
+    + CHECKS
+)
+MORE_CHECKS = (
+    """
+query MoreChecks($owner: String!, $name: String!, $number: Int!, $after: String) {
+  repository(owner: $owner, name: $name) { pullRequest(number: $number) { ...Checks } }
+}"""
+    + CHECKS
+)
 READY = """mutation Ready($id: ID!) {
   markPullRequestReadyForReview(input: { pullRequestId: $id }) { pullRequest { id isDraft } } }"""
 DRAFT = """mutation Draft($id: ID!) {
@@ -84,13 +103,19 @@ def parse_stamps(data: Json) -> dict[int, str]:
     return {row["number"]: sha256(repr(row).encode()).hexdigest()[:16] for row in rows}
 
 
-def parse_standing(data: Json, repo: str, people: Sequence[str], me: str) -> Standing:
-    """The answer to FOLLOW_UP. Only `people` are trusted, () = all who may write; `me` is our login."""
+def said(data: Json) -> list[Json]:
+    """Everything that somebody said in an answer to FOLLOW_UP: comments, answers in threads, reviews."""
     raw = data["repository"]["pullRequest"]
-    remarks = _remarks(raw, frozenset(one.lower() for one in people), me)
-    commit = raw["commits"]["nodes"][0]["commit"] if raw["commits"]["nodes"] else {}
-    rollup = commit.get("statusCheckRollup") or {}
-    checks = rollup.get("contexts", {}).get("nodes", []) if commit.get("oid") == raw["headRefOid"] else []
+    threads = [one for thread in raw["reviewThreads"]["nodes"] for one in thread["comments"]["nodes"]]
+    return [*raw["comments"]["nodes"], *threads, *raw["reviews"]["nodes"]]
+
+
+def parse_standing(data: Json, repo: str, writers: frozenset[str], me: str) -> Standing:
+    """The answer to FOLLOW_UP. Only `writers` are trusted; `me` is our login."""
+    raw = data["repository"]["pullRequest"]
+    remarks = _remarks(raw, writers, me)
+    commit, contexts = checked(data)
+    checks = contexts.get("nodes", []) if commit == raw["headRefOid"] else []
     return Standing(
         pull=_pull(raw, repo), base_head=((raw["baseRef"] or {}).get("target") or {}).get("oid", ""),
         draft=raw["isDraft"], mergeable={"MERGEABLE": True, "CONFLICTING": False}.get(raw["mergeable"]),
@@ -98,6 +123,13 @@ def parse_standing(data: Json, repo: str, people: Sequence[str], me: str) -> Sta
         approved=_approved(raw["reviewDecision"], remarks),
         merging=bool(raw["isInMergeQueue"] or raw["autoMergeRequest"]),
     )  # fmt: skip
+
+
+def checked(data: Json) -> tuple[str, Json]:
+    """A commit, and a page of what checked it."""
+    rows = data["repository"]["pullRequest"]["commits"]["nodes"]
+    commit = rows[0]["commit"] if rows else {}
+    return commit.get("oid", ""), (commit.get("statusCheckRollup") or {}).get("contexts", {})
 
 
 def _pull(raw: Mapping[str, Any], repo: str) -> PullRequest:
@@ -138,7 +170,7 @@ def run_of(check: Check) -> str:
     return "" if run == "0" else run
 
 
-def _remarks(raw: Mapping[str, Any], people: frozenset[str], me: str) -> tuple[Remark, ...]:
+def _remarks(raw: Mapping[str, Any], writers: frozenset[str], me: str) -> tuple[Remark, ...]:
     found = [(one, {"thread": ""}) for one in raw["comments"]["nodes"]]
     for thread in raw["reviewThreads"]["nodes"]:
         place = {"thread": thread["id"], "path": thread["path"], "line": thread["line"] or 0,
@@ -146,21 +178,27 @@ def _remarks(raw: Mapping[str, Any], people: frozenset[str], me: str) -> tuple[R
         found += [(one, place) for one in thread["comments"]["nodes"]]
     for review in raw["reviews"]["nodes"]:
         verdict = {"APPROVED": "approved", "CHANGES_REQUESTED": "changes"}.get(review["state"], "")
-        if verdict or review["body"]:
+        if verdict or (review["body"] and review["state"] != "DISMISSED"):
             found.append((review, {"verdict": verdict}))
-    made = [_remark(one, place, people, me) for one, place in found]
+    made = [_remark(one, place, writers, me) for one, place in found]
     return tuple(remark for _, _, remark in sorted(made, key=lambda row: row[:2]))
 
 
 def _remark(
-    raw: Mapping[str, Any], place: Mapping[str, Any], people: frozenset[str], me: str
+    raw: Mapping[str, Any], place: Mapping[str, Any], writers: frozenset[str], me: str
 ) -> tuple[str, int, Remark]:
     author = raw["author"] or {"login": "ghost", "__typename": "User"}
     name, at = author["login"], raw.get("createdAt") or raw["submittedAt"]
-    trusted = raw["authorAssociation"] in WRITERS and (not people or name.lower() in people)
     bot = author["__typename"] == "Bot" or name.endswith("[bot]")
     remark = Remark(
-        id=raw["id"], author=name, text=_plain(raw["body"]), at=at, trusted=trusted, bot=bot, mine=name == me, **place
+        id=raw["id"],
+        author=name,
+        text=_plain(raw["body"]),
+        at=at,
+        trusted=name in writers,
+        bot=bot,
+        mine=wrote(author, me),
+        **place,
     )
     return at, raw["databaseId"] or 0, remark
 
@@ -178,4 +216,4 @@ def answered(data: Json, thread: str, key: str, me: str) -> bool:
     """Whether we said that in this thread already."""
     threads = data["repository"]["pullRequest"]["reviewThreads"]["nodes"]
     said = [one for found in threads if found["id"] == thread for one in found["comments"]["nodes"]]
-    return any(one["body"].startswith(mark(key)) and (one["author"] or {}).get("login") == me for one in said)
+    return any(one["body"].startswith(mark(key)) and wrote(one["author"], me) for one in said)

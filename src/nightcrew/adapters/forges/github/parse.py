@@ -13,11 +13,17 @@ def parse_pull(raw: Mapping[str, Any], repo: str) -> PullRequest:
     """One of a list or alone: both have what is needed."""
     merged = bool(raw.get("merged_at"))
     return PullRequest(
-        repo=repo, number=raw["number"], branch=raw["head"]["ref"], base=raw["base"]["ref"], title=raw["title"],
+        repo=repo, number=raw["number"], branch=_branch(raw), base=raw["base"]["ref"], title=raw["title"],
         body=raw["body"] or "", state="merged" if merged else raw["state"], head=raw["head"]["sha"],
         url=raw["html_url"], created_at=raw["created_at"],
         merged_sha=(raw.get("merge_commit_sha") or "") if merged else "",  # of an open one it is a trial merge
     )  # fmt: skip
+
+
+def _branch(raw: Mapping[str, Any]) -> str:
+    """Its head branch; that of a fork, which may have the name of one of ours, as `owner:branch`."""
+    head, here = raw["head"], raw["base"]["repo"]["id"]
+    return str(head["ref"] if (head["repo"] or {}).get("id") == here else head["label"] or f"unknown:{head['ref']}")
 
 
 @dataclass

@@ -113,10 +113,13 @@ class GitLabForge:
         return opened
 
     async def _furnish(self, repo: Repo, number: int) -> None:
+        wish: dict[str, object] = {"add_labels": ",".join(self.settings.labels)} if self.settings.labels else {}
         try:
-            wish: dict[str, object] = {"add_labels": ",".join(self.settings.labels)} if self.settings.labels else {}
             if people := await self._numbers(self.settings.reviewers):
                 wish["reviewer_ids"] = people
+        except Fault as fault:
+            log.warning("pull.unfurnished", extra={"repo": repo.name, "number": number, "error": str(fault)})
+        try:
             if wish:
                 await self.service.write("PUT", self._at(repo, number), wish, again=True)
         except Fault as fault:
@@ -144,10 +147,16 @@ class GitLabForge:
         """See `Forge.list`; at most the 1,000 changed last. An unchanged list costs one request answered 304."""
         known = self._pulls.setdefault(repo.name, Pulls())
         query = {"state": "all", "order_by": "updated_at", "sort": "desc", "per_page": 100}
+        rows: list[Json] = []
         with told_as(ForgeError):
             async for page in self.service.pages(self._at(repo), query, etag=True, most=10):
-                if page.unchanged or known.took([row for row in page.data if own(row)], repo.name, last=not page.next):
+                if page.unchanged and not known.unread:
                     break
+                known.unread = True  # till all of it is here: after a fault the next answer may be "unchanged"
+                rows += page.data
+                if known.reaches(page.data):
+                    break
+        known.take([row for row in rows if own(row)], repo.name)
         return known.newest_first()
 
     # -- Following -----------------------------------------------------------------------------------------------------

@@ -36,21 +36,23 @@ def own(raw: Mapping[str, Any]) -> bool:
 
 @dataclass
 class Pulls:
-    """The merge requests of one project, taken over page by page, the last changed first."""
+    """The merge requests of one project, the last changed first."""
 
     known: dict[int, PullRequest] = field(default_factory=dict)
     stamps: dict[int, str] = field(default_factory=dict)
     whole: bool = False  # the list was read to its end once
+    unread: bool = False  # a fault came in the middle: what is unchanged since then was not taken over
 
-    def took(self, rows: Sequence[Mapping[str, Any]], repo: str, *, last: bool) -> bool:
-        """Take a page over; True when all that follows is known already. `last`: no page follows."""
-        old = sum(self.stamps.get(row["iid"]) == row["updated_at"] for row in rows)
+    def reaches(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether all that follows these rows is known already."""
+        return self.whole and any(self.stamps.get(row["iid"]) == row["updated_at"] for row in rows)
+
+    def take(self, rows: Sequence[Mapping[str, Any]], repo: str) -> None:
+        """Take over what was read to where it is known, or to the end: never a part of it."""
         for row in rows:
             self.known[row["iid"]] = parse_pull(row, repo)
             self.stamps[row["iid"]] = row["updated_at"]
-        reached = self.whole and old > 0
-        self.whole = self.whole or last
-        return reached
+        self.whole, self.unread = True, False
 
     def newest_first(self) -> list[PullRequest]:
         return [self.known[number] for number in sorted(self.known, reverse=True)]
