@@ -293,10 +293,11 @@ class Director:
         settled = lifecycle.settle(run, attempt, self.crew.policy, now, jitter)
         if self.stopping and attempt.outcome == Outcome.INFRA:  # we ended it: there is no outage to wait for
             settled = replace(settled, not_before=None, outages=run.outages)
+        if attempt.stage == CLAIM:  # its board is the other crew's to write; this one asks again after a while
+            store.set_run(run.id, shown=ELSEWHERE)
+            settled = replace(settled, not_before=now + timedelta(seconds=self.crew.policy.backoff_max))
         self.watch.forget(run)  # seen before this attempt answered what was asked there
         if store.settle(settled, attempt, after, lanes.news(before, after)):
-            if attempt.stage == CLAIM:
-                store.set_run(run.id, shown=ELSEWHERE)  # its board is the other crew's to write
             log.info("attempt.ended", extra={"ticket": run.key, "outcome": attempt.outcome, "run": settled.state.value})
 
     def _stop(self, run: Run, why: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from nightcrew.core import followup, lifecycle
-from nightcrew.core.followup import Did, Past, Reaction
+from nightcrew.core.followup import Cause, Did, Past, Reaction
 from nightcrew.core.model import PullRequest, Repo, Run, RunState, Standing
 from nightcrew.core.outcome import Outcome
 from nightcrew.core.view import React
@@ -117,7 +117,7 @@ async def perform(crew: Crew, action: React) -> None:
     if past is None:
         return
     if reaction and past.did is Did.AGENT:
-        feedback = await _feedback(crew, run, reaction)
+        feedback = await _feedback(crew, run, standing, reaction)
         crew.store.send_back(lifecycle.sent_back(run, reaction.why, feedback), past)
     elif reaction:
         crew.store.reactions.remember(past)
@@ -129,13 +129,16 @@ async def perform(crew: Crew, action: React) -> None:
             if not isinstance(error.__cause__, Refused):
                 raise  # an outage: it is done when that is over
             crew.store.event("pull.refused", run.id, did=past.did, why=error.sentence())
+            past = replace(past, did=Did.NOTE)  # it was not done: nothing follows from it
         crew.store.reactions.done(past)
 
 
-async def _feedback(crew: Crew, run: Run, reaction: Reaction) -> str:
+async def _feedback(crew: Crew, run: Run, standing: Standing, reaction: Reaction) -> str:
     """What the agent is told, with the end of what failed checks wrote."""
     parts = [reaction.feedback]
     repo = crew.repos[run.repo]
+    if standing.pull.base != repo.base:  # a person chose another: it has to be here to be merged
+        await crew.hubs[repo.name].fetch_branches([standing.pull.base])
     if following := followable(crew.forges[repo.forge]):
         for check in reaction.checks[:5]:
             said = await following.log(repo, check)
@@ -161,7 +164,8 @@ async def _do(crew: Crew, run: Run, standing: Standing, past: Past) -> None:
         case Did.MERGE:
             await forge.merge(repo, number, standing.pull.head, repo.followup.merge)
         case Did.SAY:
-            await forge.say(repo, number, f"**nightcrew** stopped {past.why}", f"stopped-{past.cause}")
+            again = f"-{past.fingerprint[-20:]}" if past.cause is Cause.REVIEW else ""  # people are told each time
+            await forge.say(repo, number, f"**nightcrew** stopped {past.why}", f"stopped-{past.cause}{again}")
         case Did.ANSWER:
             await _answer(crew, run, repo, forge, standing, past)
 
@@ -169,13 +173,13 @@ async def _do(crew: Crew, run: Run, standing: Standing, past: Past) -> None:
 async def _update(crew: Crew, run: Run, repo: Repo, standing: Standing, past: Past) -> None:
     """Merge the base into the branch, as the forge's own button does, but only onto the head that was seen."""
     hub = crew.hubs[repo.name]
-    base, head = await hub.fetch_base(repo.base), await hub.fetch_base(run.branch)
+    base, head = await hub.fetch_base(standing.pull.base), await hub.fetch_base(run.branch)
     if head != standing.pull.head or await hub.is_ancestor(base, head):
         return
     merged = await hub.merge_tree(head, base)
     if merged.conflicts:
         return  # the forge will say so, and then an agent is sent
-    made = await hub.commit_tree(merged.tree, [head, base], f"Merge {repo.base} into {run.branch}")
+    made = await hub.commit_tree(merged.tree, [head, base], f"Merge {standing.pull.base} into {run.branch}")
     crew.store.reactions.remember(
         replace(past, fingerprint=f"{followup.UPDATED}{made}", did=Did.NOTE, head=made, done=True)
     )
@@ -188,7 +192,7 @@ async def _answer(crew: Crew, run: Run, repo: Repo, forge: Following, standing: 
     asked = next((p for p in crew.store.reactions.of([run.id]).get(run.id, ()) if p.fingerprint == fingerprint), None)
     if asked is None:
         return
-    head = standing.pull.head[:12]
+    head = (lifecycle.pushed_head(crew.store.attempts_of(run.id)) or standing.pull.head)[:12]  # not a person's
     text = f"Changed in {head}.{_subjects(crew, run)}"
     threads = {r.thread: r for r in reversed(standing.remarks) if r.thread in asked.threads}
     for thread, first in threads.items():

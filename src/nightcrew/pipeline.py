@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from nightcrew import proc, tries
 from nightcrew.checks import Checks, run_hook
 from nightcrew.core import lanes, prompt, report
 from nightcrew.core.lifecycle import first_line, pushed_head
-from nightcrew.core.model import STARTING, Attempt, GateResult, LaneState, Repo, Run, Ticket, Usage
+from nightcrew.core.model import STARTING, Attempt, LaneState, Repo, Run, Ticket, Usage
 from nightcrew.core.outcome import RULES, Ending, Next, Outcome, Stop
 from nightcrew.core.schedule import WORKABLE
 from nightcrew.crew import INFRA, Crew, new_session_id, sentence
@@ -139,7 +139,7 @@ class AttemptRun:
             return await self._prepare()
         except (publish.ClaimedElsewhere, intake.Gone) as error:
             stage = "preparing" if isinstance(error, intake.Gone) else CLAIM
-            return Prepared(self.repo, problem=str(error), outcome=Outcome.CANCELLED.value, stage=stage)
+            return Prepared(self.repo, problem=sentence(error), outcome=Outcome.CANCELLED.value, stage=stage)
         except INFRA as error:
             return Prepared(self.repo, problem=sentence(error), outcome=Outcome.INFRA.value)
 
@@ -164,10 +164,10 @@ class AttemptRun:
     async def _intake(self) -> Prepared | None:
         """Why not to begin, on fresh data; None when the ticket is to be worked. May move the run to a later branch."""
         ticket = await self._open_ticket()
-        found = await intake.look(ticket, self.run, self.crew.forges[self.repo.forge], self.repo)
+        told = [attempt.evidence for attempt in self.crew.store.attempts_of(self.run_id)]
+        found = await intake.look(ticket, self.run, self.crew.forges[self.repo.forge], self.repo, told)
         if found.twin:
-            why = f"{found.twin} is open for this ticket already; it is left to that pull request."
-            return Prepared(self.repo, problem=why, outcome=Outcome.BLOCKED.value)
+            return Prepared(self.repo, problem=found.twin, outcome=Outcome.BLOCKED.value)
         await publish.ensure_claim(self.hub, found.run.branch, self.crew.id)
         if found.run != self.run:
             kept = {name: getattr(found.run, name) for name in ("branch", "cycle", "pull_request", "url")}
@@ -353,8 +353,11 @@ class AttemptRun:
         self._phase("publish")
         try:
             return await self._publish(prepared, checked)
-        except (Fenced, intake.Gone) as error:
+        except (Fenced, intake.Gone, publish.Over) as error:
             return Published(outcome=Outcome.CANCELLED.value, problem=str(error))
+        except publish.BranchMoved as moved:
+            told = moved.told(prepared.start or prepared.base_sha)
+            return Published(outcome=Outcome.GATE_FAILED.value, problem=told)
         except INFRA as error:
             return Published(outcome=Outcome.INFRA.value, problem=sentence(error))
 
@@ -369,7 +372,7 @@ class AttemptRun:
         attempts = store.attempts_of(run.id)
         shown = [*(a for a in attempts if a.number < self.number), replace(self.attempt, outcome=Outcome.DONE.value)]
         before = await intake.earlier(run, forge, repo)
-        commits = _commits(checked.results)
+        commits = next((r.evidence.splitlines() for r in checked.results if r.gate == "changed"), [])
         body = report.pull_request_body(ticket, repo, run, shown, checked.results, commits, before)
         title = report.pull_request_title(ticket)
         what = publish.Publication(run.branch, checked.head, title, body, before=pushed_head(attempts))
@@ -394,7 +397,3 @@ class AttemptRun:
                 self.crew.wake()
                 log.error("attempt.unrecorded", extra={"ticket": self.run.key, "error": error.sentence()})
                 await asyncio.sleep(RECORD_AGAIN)
-
-
-def _commits(results: Sequence[GateResult]) -> list[str]:
-    return next((r.evidence.splitlines() for r in results if r.gate == "changed"), [])

@@ -51,7 +51,7 @@ def test_a_fresh_one_waits() -> None:
 
 @pytest.mark.parametrize(("standing", "wanted"), [
     (with_checks(*RED), (Cause.CHECKS, Did.AGENT)),
-    (with_checks(Check("test", "failed"), Check("e2e", "running")), None),
+    (with_checks(Check("test", "failed"), Check("e2e", "running")), (Cause.CHECKS, Did.NOTE)),
     (with_checks(Check("test", "failed", required=True), Check("e2e", "running")), (Cause.CHECKS, Did.AGENT)),
     (with_checks(*GREEN), None),
     (with_checks(*GREEN, approved=True), (Cause.READY, Did.NOTE)),
@@ -147,6 +147,44 @@ def test_what_the_queue_gives_back_goes_to_an_agent() -> None:
     queued = replace(found.past("r", ready, NOW), done=True)
     assert reacted(replace(ready, merging=True), queued, policy=policy) is None
     assert reacted(ready, queued, policy=policy) == (Cause.QUEUE, Did.AGENT)
+
+
+def test_checks_that_never_end_do_not_hide_one_that_failed() -> None:
+    red = with_checks(Check("test", "failed"), Check("approve the deployment", "running"))
+    noted = did(red)
+    assert reacted(red, noted) is None
+    assert reacted(red, replace(noted, at=NOW - timedelta(hours=2))) == (Cause.CHECKS, Did.AGENT)
+
+
+def test_who_wanted_changes_and_approves_then_wants_nothing_any_more() -> None:
+    wanted, fine = said(verdict="changes"), said("Fine.", verdict="approved", minutes=5)
+    assert reacted(replace(FRESH, remarks=(wanted, fine))) is None
+    assert reacted(replace(FRESH, remarks=(fine, wanted))) == (Cause.REVIEW, Did.AGENT)
+    assert reacted(replace(FRESH, remarks=(wanted, replace(fine, author="bob")))) == (Cause.REVIEW, Did.AGENT)
+
+
+def test_who_asks_again_after_it_was_given_up_is_heard() -> None:
+    policy, asked = FollowUp(review_rounds=2), [said(str(n)) for n in range(4)]
+    past: list[Past] = []
+    for n, wanted in enumerate([Did.AGENT, Did.AGENT, Did.SAY, Did.AGENT]):
+        standing = replace(FRESH, remarks=tuple(asked[: n + 1]))
+        found = react(standing, OURS, past, policy, NOW)
+        assert found
+        assert found.did is wanted
+        past.append(replace(found.past("r", standing, NOW + timedelta(minutes=n)), done=True))
+        assert react(standing, OURS, past, policy, NOW) is None
+
+
+def test_robots_that_never_have_enough_are_given_up_and_hold_nothing_up() -> None:
+    policy, past = FollowUp(bot_rounds=1, merge="now"), list[Past]()
+    for n, wanted in enumerate([Did.AGENT, Did.SAY, Did.SAY]):
+        remarks = tuple(said(str(m), bot=True, thread=str(m)) for m in range(n + 1))
+        ready = with_checks(*GREEN, approved=True, remarks=remarks)
+        found = react(ready, OURS, past, policy, NOW)
+        assert found
+        assert (found.cause, found.did) == (Cause.BOTS, wanted)
+        past.append(replace(found.past("r", ready, NOW + timedelta(minutes=n)), done=True))
+        assert reacted(ready, *past, policy=policy) == (Cause.READY, Did.MERGE)
 
 
 checks = st.builds(Check, st.sampled_from(["test", "lint", "e2e"]), st.sampled_from(["passed", "failed", "running"]),

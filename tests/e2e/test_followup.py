@@ -269,7 +269,7 @@ def test_a_merge_that_the_forge_refuses_is_left_to_a_person(tmp_path: Path, gith
     with one.night.up():
         one.passes(one.opened())
         github.state.review(WEB, one.issue.number, "ada", "APPROVED", "")
-        one.night.until(lambda: ("ready", "merge", 1) in one.night.reactions(KEY))
+        one.night.until(lambda: ("ready", "note", 1) in one.night.reactions(KEY))
         looks = github.counts()["POST /graphql"]
         one.night.until(lambda: github.counts()["POST /graphql"] > looks + 4)
     assert github.counts()["PUT /repos/{owner}/{repo}/pulls/{pull_number}/merge"] == 1

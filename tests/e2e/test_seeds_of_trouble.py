@@ -143,6 +143,8 @@ def test_a_change_that_is_open_elsewhere_already_is_not_opened_again(tmp_path: P
     theirs.pull = Pull("ada/same", "main", state.id(), head)
     with night.up():
         night.until(lambda: night.runs() == {KEY: "duplicate"})
+        night.until(lambda: "nightcrew: blocked" in issue.labels)
+    assert issue.state == "open"
     assert pulls(github) == [theirs]
     assert f"pull/{theirs.number}" in str(night.sql("SELECT reason FROM runs"))
 

@@ -22,6 +22,9 @@ def pull(body: str, url: str = "https://github.com/acme/web/pull/3") -> PullRequ
 @pytest.mark.parametrize(("ticket", "found", "expected"), [
     (TICKET, pull("Fixes #12"), True),
     (TICKET, pull("closes: acme/web#12."), True),
+    (replace(TICKET, closes="Closes Acme/Web#12"), pull("Fixes #12"), True),
+    (replace(TICKET, url="https://x.example/i/12"), pull("Fixes https://x.example/i/12"), True),
+    (replace(TICKET, url="https://x.example/i/12"), pull("Fixes https://x.example/i/123"), False),
     (TICKET, pull("Fixes #123"), False),
     (TICKET, pull("Fixes #12", "https://github.com/acme/api/pull/3"), False),
     (TICKET, pull("see #12"), False),

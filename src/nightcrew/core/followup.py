@@ -80,6 +80,8 @@ class Reaction:
                     ids=tuple(r.id for r in self.remarks), threads=tuple(threads))  # fmt: skip
 
 
+STUCK = timedelta(hours=1)
+"""So long after some checks failed nobody waits any more for others that still run: they may never end."""
 UPDATED = "updated:"
 """Begins the fingerprint by which a head that we made of branch and base is remembered as ours."""
 ROUNDS = {
@@ -151,13 +153,18 @@ def _conflict(standing: Standing) -> Reaction:
 
 def _checks(standing: Standing, past: Sequence[Past], policy: FollowUp, now: datetime,
             flaky: Collection[str]) -> Iterator[Reaction]:  # fmt: skip
-    """Red checks on the current head: all have ended, or a required one failed."""
+    """Red checks on the current head: all have ended or are stuck, or a required one failed."""
     failed = tuple(sorted((c for c in standing.checks if c.state == "failed"), key=lambda c: c.name))
-    running = any(c.state == "running" for c in standing.checks)
-    if not failed or (running and not any(c.required for c in failed)):
+    if not failed:
         return
     names = ", ".join(dict.fromkeys(c.name for c in failed))
     mark = _digest(standing.pull.head, *(c.name for c in failed))
+    if any(c.state == "running" for c in standing.checks) and not any(c.required for c in failed):
+        seen = next((p for p in past if p.fingerprint == f"waits:{mark}"), None)
+        if seen is None:
+            yield Reaction(Cause.CHECKS, f"waits:{mark}", Did.NOTE, f"{names} failed while others still run")
+        if seen is None or now - seen.at < STUCK:
+            return
     rerun = f"rerun:{mark}"
     before = next((p for p in past if p.fingerprint == rerun), None)
     if all(c.name in flaky or any(fnmatchcase(c.name, glob) for glob in policy.flaky) for c in failed):
@@ -183,12 +190,15 @@ def _by_bots(standing: Standing, past: Sequence[Past]) -> tuple[Remark, ...]:
 def _open(standing: Standing, past: Sequence[Past]) -> Iterator[Remark]:
     seen = {remark for one in past for remark in one.ids}
     last = {r.thread: r for r in standing.remarks if r.thread}
+    verdicts = {r.author: r.verdict for r in standing.remarks if r.verdict}  # the last one of each
     for remark in standing.remarks:
         if not remark.trusted or remark.mine or remark.resolved or remark.id in seen:
             continue
         if remark.thread and last[remark.thread].mine:
             continue  # we had the last word
-        if remark.verdict != "approved" and (remark.text.strip() or remark.verdict == "changes"):
+        if remark.verdict and verdicts[remark.author] == "approved":
+            continue  # who wanted changes has thought better of it
+        if remark.text.strip() or remark.verdict:
             yield remark
 
 
@@ -242,17 +252,22 @@ def _onward(standing: Standing, past: Sequence[Past], policy: FollowUp) -> Itera
 
 
 def _rounds(cause: Cause, past: Sequence[Past]) -> int:
-    """How often an agent was sent for it, since people last asked for something: then counting begins anew."""
+    """How often an agent was sent for it, since people last asked for something: then counting begins anew.
+
+    What people ask for is counted until that was given up: who asks again after that is heard.
+    """
     count = 0
     for one in sorted(past, key=lambda p: p.at):
-        if one.did is Did.AGENT:
+        if one.did is Did.SAY and one.cause is cause is Cause.REVIEW:
+            count = 0
+        elif one.did is Did.AGENT:
             count = 0 if one.cause is Cause.REVIEW and cause is not Cause.REVIEW else count + (one.cause is cause)
     return count
 
 
 def _given_up(found: Reaction, most: int) -> Reaction:
     text = f"after {most} tries: {found.why}. It waits for a person."
-    return Reaction(found.cause, f"stopped:{found.fingerprint}", Did.SAY, text)
+    return Reaction(found.cause, f"stopped:{found.fingerprint}", Did.SAY, text, remarks=found.remarks)
 
 
 def says(standing: Standing) -> str:

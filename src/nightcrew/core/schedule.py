@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 from nightcrew.core import turns
 from nightcrew.core.dispatch import agents_for, plan, spent_out, turns_of_lanes
-from nightcrew.core.followup import Did, Reaction, react
+from nightcrew.core.followup import Cause, Did, Reaction, react
 from nightcrew.core.lanes import provider_lane
 from nightcrew.core.lifecycle import ENDED
 from nightcrew.core.model import OUT, Policy, Repo, Run, RunState, Ticket, TicketState
@@ -41,12 +42,14 @@ SHOWN: dict[RunState, TicketState] = {
     RunState.IN_REVIEW: TicketState.REVIEW,
     RunState.BLOCKED: TicketState.BLOCKED,
     RunState.FAILED: TicketState.FAILED,
-    RunState.DUPLICATE: TicketState.CLOSED,
+    RunState.DUPLICATE: TicketState.BLOCKED,  # nothing is merged yet: it is a person's to close
     RunState.MERGED: TicketState.DONE,
     RunState.CLOSED: TicketState.CLOSED,
 }
 WORKABLE = frozenset({TicketState.OPEN, TicketState.WORKING, TicketState.REVIEW})
 OPEN_PULL = frozenset({RunState.IN_REVIEW, RunState.QUEUED, RunState.FAILED, RunState.BLOCKED, RunState.CANCELLED})
+FOLLOWED = frozenset({RunState.IN_REVIEW, RunState.FAILED, RunState.BLOCKED})
+UNHEARD = frozenset(Cause) - {Cause.REVIEW}  # where agents gave up: only what people ask for sends another one
 AT_WORK = frozenset({"session", "gates", "publish"})
 UNSHOWN = frozenset({"", TicketState.OPEN, TicketState.WORKING})
 
@@ -58,7 +61,7 @@ def decide(view: View, now: datetime, policy: Policy) -> list[Action]:
         *(Settle(runs[a.run_id], a) for a in view.attempts if a.phase == "ended" and a.run_id in runs),
         *_stops(view),
         *_follows(view),
-        *_intake(view, runs),
+        *_intake(view, runs, now),
         *spent_out(view, policy),
     ]
     turns = turns_of_lanes(view, now, policy)
@@ -124,31 +127,34 @@ def _reacts(view: View, now: datetime) -> Iterator[React]:
     asked, wanted = dict[str, Callable[..., Reaction | None]](), dict[str, Reaction]()
     for run in view.runs:
         standing = view.standings.get(run.id)
-        if standing is None or run.state is not RunState.IN_REVIEW or run.id in view.busy or run.repo not in policies:
+        if standing is None or run.state not in FOLLOWED or run.id in view.busy or run.repo not in policies:
             continue
         past = tuple(one for one in view.past.get(run.id, ()) if one.pull == standing.pull.number)
+        if run.state is not RunState.IN_REVIEW:  # no agent got it done: what people say since then is heard, no more
+            past = tuple(replace(one, done=one.done or one.did is Did.AGENT) for one in past)
         begun = next((one for one in past if not one.done and one.did is not Did.AGENT), None)
         ours, flaky = view.ours.get(run.id, frozenset()), view.flaky.get(run.repo, frozenset())
         if begun:
             yield React(run, standing, past=begun)
             continue
         asked[run.id] = partial(react, standing, ours, past, policies[run.repo], now, flaky)
-        if reaction := asked[run.id]():
+        if reaction := asked[run.id](not_now=UNHEARD if run.state is not RunState.IN_REVIEW else ()):
             wanted[run.id] = reaction
     held = turns.not_now(view, wanted)
     for run in (run for run in view.runs if run.id in wanted):
-        if reaction := asked[run.id](not_now=held[run.id]) if run.id in held else wanted[run.id]:
+        again = run.id in held and run.state is RunState.IN_REVIEW
+        if reaction := asked[run.id](not_now=held[run.id]) if again else wanted[run.id]:
             yield React(run, view.standings[run.id], reaction)
 
 
-def _intake(view: View, runs: Mapping[str, Run]) -> list[Action]:
+def _intake(view: View, runs: Mapping[str, Run], now: datetime) -> list[Action]:
     actions: list[Action] = []
     for ticket in view.tickets:
         run = runs.get(run_id(ticket))
         if run is None or (run.state is RunState.UNROUTED and not run.stopping) or _rerouted(run, ticket, view.repos):
             if ticket.state is TicketState.OPEN or run is not None:
                 actions += _adopt(ticket, run, view.repos)
-        elif run.state in ENDED and _reopened(run, ticket):
+        elif run.state in ENDED and not (run.not_before and run.not_before > now) and _reopened(run, ticket):
             actions.append(Reopen(run))
         elif _edited(run, ticket):
             actions.append(Refresh(run, ticket))

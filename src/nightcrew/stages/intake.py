@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from nightcrew.core.model import PullRequest, Repo, Run, Ticket, TicketState, branch_for
@@ -20,14 +20,13 @@ class Gone(NightcrewError):
 
 @dataclass(frozen=True)
 class Intake:
-    """What was found. `gone`: why it is not to be worked. `twin`: another pull request that is open for it.
+    """What was found. `twin`: why it is left to another pull request, "" when to none.
 
     `run` is the run as it has to go on: with its open pull request where one is known to the forge alone, on the branch
     of a later cycle where the ticket was opened again after its pull request ended.
     """
 
     run: Run
-    gone: str = ""
     twin: str = ""
 
 
@@ -40,12 +39,16 @@ def gone(ticket: Ticket | None, run: Run, workable: Collection[TicketState]) -> 
     return f"the ticket is not for us any more: {ticket.left}" if ticket.left else ""
 
 
-async def look(ticket: Ticket, run: Run, forge: Forge, repo: Repo) -> Intake:
+async def look(ticket: Ticket, run: Run, forge: Forge, repo: Repo, told: Collection[str] = ()) -> Intake:
     """Look for pull requests of the ticket, by branch, hidden mark, closing keyword and what the board links.
 
-    Raises ForgeError when the forge cannot be asked.
+    `told` is what earlier attempts ended with: a merged one that was named there is no reason a second time.
+    Raises Gone when its own ended meanwhile, ForgeError when the forge cannot be asked.
     """
     if run.pull_request:
+        known = await forge.find(repo, run.branch)
+        if known and known.state != "open":
+            raise Gone(f"a person {'merged' if known.state == 'merged' else 'closed'} the pull request")
         return Intake(run)
     for _ in range(CYCLES):
         found = await forge.find(repo, run.branch)
@@ -55,9 +58,17 @@ async def look(ticket: Ticket, run: Run, forge: Forge, repo: Repo) -> Intake:
             return Intake(replace(run, pull_request=found.number, url=found.url))
         branch = branch_for(run.board, run.ticket_id, run.key, run.cycle + 1)
         run = replace(run, cycle=run.cycle + 1, branch=branch)
-    others = [pull for pull in await forge.list(repo) if pull.state == "open" and pull.branch != run.branch]
-    twin = next((pull for pull in others if is_for(pull, ticket)), None)
-    return Intake(run, twin=twin.url if twin else "")
+    return Intake(run, twin=_twin([pull for pull in await forge.list(repo) if is_for(pull, ticket)], run, told))
+
+
+def _twin(pulls: Sequence[PullRequest], run: Run, told: Collection[str]) -> str:
+    if others := [pull for pull in pulls if pull.state == "open" and pull.branch != run.branch]:
+        return f"{others[0].url} is open for this ticket already; it is left to that pull request."
+    own = {branch_for(run.board, run.ticket_id, run.key, cycle) for cycle in range(run.cycle + 1)}
+    merged = (pull.url for pull in pulls if pull.state == "merged" and pull.branch not in own)
+    if url := next((url for url in merged if not any(url in words for words in told)), ""):
+        return f"{url} is merged for this ticket already; `nightcrew retry` works it if there is more to do."
+    return ""
 
 
 async def earlier(run: Run, forge: Forge, repo: Repo) -> PullRequest | None:
@@ -76,5 +87,7 @@ def is_for(pull: PullRequest, ticket: Ticket) -> bool:
     name = ticket.closes.partition(" ")[2]
     if not name:
         return False
-    short = re.escape(name[name.index("#") :]) if "#" in name and f"/{name.partition('#')[0]}/" in pull.url else "(?!)"
-    return bool(re.search(rf"{_CLOSES}(?:{re.escape(name)}|{short})(?!\w)", pull.body, re.I))
+    here = "#" in name and f"/{name.partition('#')[0]}/".lower() in pull.url.lower()
+    short = re.escape(name[name.index("#") :]) if here else "(?!)"
+    whole = re.escape(ticket.url) if ticket.url else "(?!)"
+    return bool(re.search(rf"{_CLOSES}(?:{re.escape(name)}|{short}|{whole})(?!\w)", pull.body, re.I))

@@ -19,13 +19,27 @@ Fence = Callable[[], object]
 class ClaimedElsewhere(NightcrewError):
     """Another crew works this ticket on the same repository."""
 
-    hint = "Stop one of the two crews, or delete the claim ref if the other one is gone for good."
+    def __init__(self, branch: str) -> None:
+        give = f"git push <repository> :{claim_ref(branch)}"
+        super().__init__(f"{branch} is claimed by another crew.", hint="Stop one of the two. If the other one is gone "
+                         f"for good, `{give}` and `nightcrew retry` give it to this one.")  # fmt: skip
+
+
+class Over(NightcrewError):
+    """A person merged or closed the pull request meanwhile: nothing is pushed after that, nothing is opened again."""
 
 
 class BranchMoved(NightcrewError):
-    """Somebody else pushed to the ticket's branch; their work is not overwritten."""
+    """Somebody else pushed to the ticket's branch; their work is not overwritten. `to` is in the hub."""
 
-    hint = "Merge or close that pull request: till then the finished work is kept, then `nightcrew retry` works anew."
+    def __init__(self, branch: str, to: str) -> None:
+        super().__init__(f"{branch} was moved by someone else to {to[:12]}.")
+        self.to = to
+
+    def told(self, since: str) -> str:
+        """What an agent is to do about it; `since` is where its own work began."""
+        return (f"{self} Put what you did since {since[:12]} on top of that, and keep what they did: "
+                f"git rebase --onto {self.to} {since}; then run the tests and commit.")  # fmt: skip
 
 
 def claim_ref(branch: str) -> str:
@@ -38,7 +52,7 @@ async def ensure_claim(hub: Hub, branch: str, crew: str) -> str:
     try:
         return await hub.place(claim_ref(branch), f"nightcrew {crew} {branch}\n".encode())
     except PushRejected as lost:
-        raise ClaimedElsewhere(f"{branch} is claimed by another crew.") from lost
+        raise ClaimedElsewhere(branch) from lost
 
 
 @dataclass(frozen=True)
@@ -67,16 +81,21 @@ async def same_patch(hub: Hub, forge: Forge, repo: Repo, branch: str, base: str,
 
 
 async def publish(hub: Hub, forge: Forge, repo: Repo, what: Publication, crew: str, fence: Fence) -> PullRequest:
-    """The branch pushed and its one pull request open, title and body up to date."""
-    fence()
-    await _ensure_branch(hub, what, crew)
+    """The branch pushed and its one pull request open, title and body up to date.
+
+    Raises Over when a person ended it without this very head; with it, it is returned as it ended.
+    """
     fence()
     found = await forge.find(repo, what.branch)
-    if found is None or found.state == "closed":
-        found = await _ensure_open(forge, repo, what)
-    elif found.state == "open":
-        found = await forge.update(repo, found.number, what.title, what.body)
-    return found
+    if found and found.state != "open":
+        if found.head != what.head:
+            raise Over(f"A person {'merged' if found.state == 'merged' else 'closed'} pull request #{found.number}.")
+        return found
+    await _ensure_branch(hub, what, crew)
+    fence()
+    if found:
+        return await forge.update(repo, found.number, what.title, what.body)
+    return await _ensure_open(forge, repo, what)
 
 
 async def _ensure_branch(hub: Hub, what: Publication, crew: str) -> None:
@@ -85,7 +104,8 @@ async def _ensure_branch(hub: Hub, what: Publication, crew: str) -> None:
     if there == what.head:
         return
     if there and there != what.before and not await _ours(hub, there, what.head):
-        raise BranchMoved(f"{what.branch} was moved by someone else to {there[:12]}.")
+        await hub.fetch_branches([what.branch])
+        raise BranchMoved(what.branch, there)
     claim = await hub.blob(f"nightcrew {crew} {what.branch}\n".encode())
     await hub.push([Push(ref, what.head, there), Push(claim_ref(what.branch), claim, claim)])
 
