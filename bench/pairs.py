@@ -49,7 +49,7 @@ def night(one: Pair, tickets: int, trouble: float, settle: float) -> dict[str, o
     return {
         "pull_requests": len(pulls), "twice": len(pulls) - len({pull.branch for pull in pulls}),
         "seconds": round(seconds, 1), "requests": night_cost, "idle_hour": idle,
-        "comments": sorted({shown.comments for shown in one.board.shown()}),
+        "misshown": len(one.misshown()),  # not done, not one comment, or not linked to its own pull request
         "violations": sum(len(s.violations) for s in one.services.values()),
     }  # fmt: skip
 

@@ -34,6 +34,16 @@ class Pair:
         """How many of them were answered "304 Not Modified"."""
         return {name: Counter(e.status for e in one.log)[304] for name, one in self.services.items()}
 
+    def misshown(self) -> list[str]:
+        """Tickets that the board shows as anything but done, with one comment and a link to their own pull request."""
+        branches = {pull.number: pull.branch for pull in self.forge.pulls() if pull.state == "merged"}
+        runs = {key: (int(url.rpartition("/")[2]), branch, url) for key, url, branch in
+                self.night.sql("SELECT key, url, branch FROM runs")}  # fmt: skip
+        return [f"{shown}: {runs.get(shown.key)}" for shown in self.board.shown()
+                if shown.key not in runs or (shown.state, shown.comments) != ("done", 1)
+                or runs[shown.key][2] not in shown.link
+                or branches.get(runs[shown.key][0]) != runs[shown.key][1]]  # fmt: skip
+
     def fill(self, count: int) -> list[str]:
         """Tickets with priorities; every fifth is blocked by the one before it. Their keys."""
         keys: list[str] = []
