@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx2 as httpx
 
@@ -157,7 +157,7 @@ class Account:
         """The token of the settings, or the one `gh` is logged in with."""
         if self.token != "gh":  # noqa: S105 - the word that means: ask gh
             return secret(self.where, "token", self.token or "$GITHUB_TOKEN")
-        host = "github.com" if self.url == API else re.sub(r"^https?://([^/]+).*", r"\1", self.url)
+        host = gh_host(self.url)
         program, said, why = shutil.which("gh"), "", "gh is not on the PATH"
         if program:
             argv, why = [program, "auth", "token", "--hostname", host], f"gh is not logged in to {host}"
@@ -224,6 +224,16 @@ def service(account: Account, pace: int = PACE) -> Service:
 def weight(method: str, path: str) -> float:
     """What a write counts against the pace."""
     return 1.0 if method == "POST" and CREATES.search(path) else OTHER
+
+
+def gh_host(url: str) -> str:
+    """What `gh` calls the GitHub whose API is there.
+
+    >>> gh_host(API), gh_host("https://api.acme.ghe.com"), gh_host("https://git.acme.example:8443/api/v3")
+    ('github.com', 'acme.ghe.com', 'git.acme.example:8443')
+    """
+    host = urlsplit(url).netloc
+    return host.removeprefix("api.") if host.endswith((".github.com", ".ghe.com")) else host
 
 
 def graphql_path(url: str) -> str:

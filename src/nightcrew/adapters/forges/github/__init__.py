@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,6 +19,7 @@ from nightcrew.adapters.github_api import (
     PACE,
     Account,
     Writers,
+    gh_host,
     graphql,
     graphql_path,
     login,
@@ -311,7 +311,7 @@ class GitHubForge:
 
     def relay_env(self, repo: Repo, url: str, token: str, folder: Path) -> Mapping[str, str]:
         """See `Relaying.relay_env`: the names that Actions gives its jobs, and those of gh."""
-        place, host = slug(repo.url), urlsplit(self.settings.url).netloc
+        place, host = slug(repo.url), gh_host(self.settings.url)
         gh = {"GH_CONFIG_DIR": str(folder), "GH_TOKEN": token, "GH_REPO": place}
         if self.settings.url != API:
             gh |= {"GH_HOST": host, "GH_ENTERPRISE_TOKEN": token, "GH_REPO": f"{host}/{place}"}
