@@ -296,6 +296,21 @@ async def test_files_and_earlier_changes_are_read_from_the_base(branches: Branch
     assert (first.words.strip(), first.files) == ("Round money up\nTo the cent.", ("shop/money.py",))
 
 
+async def test_what_files_define_is_read_from_the_base(branches: Branches) -> None:
+    files = {f"many{n}_py": "def often():\n" for n in range(5)}
+    base = branches.repo.commit(
+        "Code", shop__money_py="class Money:\n    async def round_up(self): ...\n# def not_this\n",
+        web__form_ts="export default function LoginForm() {}\nexport interface Typed {}\n",
+        a__b_go="func (s *Shop) open() {}\n", c__d_rs="pub fn open() {}\n", **files,
+    )  # fmt: skip
+    await branches.hub.fetch_base(MAIN)
+    found = await branches.radar.defined(base)
+    money, form = ("shop/money.py",), ("web/form.ts",)
+    assert found.pop("add") == ("calc.py",)
+    assert found == {"Money": money, "round_up": money, "LoginForm": form, "Typed": form, "open": ("a/b.go", "c/d.rs")}
+    assert await branches.radar.defined(branches.repo.git("hash-object", "-t", "tree", "/dev/null")) == {}
+
+
 # -- a crew ------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def night(tmp_path: Path) -> Night:
@@ -327,12 +342,15 @@ def test_a_merge_takes_a_branch_out_of_the_matrix(night: Night) -> None:
     night.ticket("N-1", "web", *writes("cart.py", "one\n", "one"))
     night.ticket("N-2", "web", *writes("cart.py", "two\n", "two"))
     night.run("up", "--until-idle")
-    number = night.sql("SELECT pull_request FROM runs WHERE key = 'N-1'")[0][0]
-    assert night.run("pr", "merge", str(number)).code == 0
+    (one,), (two,) = night.sql("SELECT pull_request FROM runs ORDER BY key")
+    assert night.run("pr", "merge", str(one)).code == 0
     night.run("up", "--until-idle")
     (web,) = night.run("conflicts", "--json").json["repositories"]
     assert [(b["ticket"], b["against_base"]) for b in web["branches"]] == [("N-2", ["cart.py"])]
     assert "N-2 and the base: cart.py" in night.run("conflicts").out
+    assert night.run("pr", "close", str(two)).code == 0
+    night.run("up", "--until-idle")  # nothing is left to be looked at
+    assert night.run("conflicts").out.strip() == "web: no pull request is open."
 
 
 def test_two_tickets_of_one_file_are_not_worked_at_once_while_there_is_other_work(night: Night) -> None:

@@ -142,9 +142,9 @@ class Lookout:
 
     async def _learn(self, name: str, base: str) -> None:
         radar = self.radars[name]
-        files, history = await asyncio.gather(radar.files(base), radar.history(base))
+        files, history, defined = await asyncio.gather(radar.files(base), radar.history(base), radar.defined(base))
         ours = tuple(Earlier(str(row["title"]), tuple(map(str, _list(row["files"])))) for row in self.touched[name])
-        self.indexes[name] = await asyncio.to_thread(_ready, Index(files, ours + history))
+        self.indexes[name] = await asyncio.to_thread(_ready, Index(files, ours + history, defined))
         self.learned.add(name)
         self._likely.clear()
 

@@ -210,6 +210,15 @@ def test_words_that_say_nothing_lead_nowhere(text: str) -> None:
     assert likely_files(text, FILES) == frozenset()
 
 
+@pytest.mark.parametrize("text", ["`round_up()` is off by a cent", "round_up loses a cent", "Fix money.RoundingRule"])
+def test_files_are_told_from_what_they_define(text: str) -> None:
+    defined = {"round_up": ["shop/prices.py"], "RoundingRule": ["shop/prices.py"], "main": ["shop/prices.py"],
+               "cent": ["shop/cent.py"], "often": [f"{n}.py" for n in range(9)]}  # fmt: skip
+    index = Index(("shop/prices.py",), (), defined)
+    assert index.likely(text) == {"shop/prices.py"}
+    assert index.likely("`often` and `main` are slow, every cent counts") == frozenset()
+
+
 def test_files_are_told_from_what_changed_for_like_words() -> None:
     history = [Earlier(f"unrelated topic number {n}", (f"part{n}.py", "CHANGELOG.md")) for n in range(20)]
     history.append(Earlier("Charge Swiss francs for parcels", ("shop/money.py", "CHANGELOG.md")))

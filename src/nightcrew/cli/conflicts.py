@@ -13,7 +13,7 @@ import msgspec
 from nightcrew.app import App
 from nightcrew.cli.show import as_json, cells, fitted, harmless, say, width, wrapped
 from nightcrew.core import radar
-from nightcrew.core.model import Run
+from nightcrew.core.model import Run, RunState
 from nightcrew.core.radar import Conflicts
 from nightcrew.store import Store
 
@@ -43,8 +43,11 @@ def _told(store: Store, repo: str) -> dict[str, Any] | None:
     kept = store.get(f"radar:{repo}")
     if kept is None:
         return None
-    known = msgspec.convert(kept["conflicts"], Conflicts)
-    runs = {run.branch: run for run in store.runs() if run.repo == repo and run.branch in known.heads}
+    runs = {run.branch: run for run in store.runs() if run.repo == repo}
+    # What was merged or closed since the last look: where nothing else is open, there is no next one.
+    over = {branch for branch, run in runs.items() if run.state in (RunState.MERGED, RunState.CLOSED)}
+    known = msgspec.convert(kept["conflicts"], Conflicts).without(over)
+    runs = {branch: run for branch, run in runs.items() if branch in known.heads}
     order = radar.merge_order(list(known.heads), known)
     line = [key for key in store.get(f"line:{repo}", []) if key in {run.key for run in runs.values()}]
     names = {branch: runs[branch].key if branch in runs else branch for branch in known.heads}

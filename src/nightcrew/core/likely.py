@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import log, sqrt
 from typing import TypeVar
@@ -49,6 +49,7 @@ class Index:
 
     files: tuple[str, ...] = ()
     history: tuple[Earlier, ...] = ()
+    defined: Mapping[str, Sequence[str]] = field(default_factory=dict)  # the files that define a name of code
 
     def likely(self, text: str) -> frozenset[str]:
         """The files a ticket of these words (title and body) will likely touch: at most 12, none when nothing tells."""
@@ -78,7 +79,7 @@ class Index:
             yield from ((file, 1.0) for file in there if len(there) <= FEW)
 
     def _names(self, text: str) -> Iterator[tuple[str, float]]:
-        """Files whose name is a name of code, or a word, of the ticket."""
+        """Files that define a name of code of the ticket, or whose own name is one, or a word of it."""
         code = {part for pair in _NAME.findall(text) for name in pair for part in name.split(".")}
         told = {_flat(name): 0.8 for name in code} if code else {}
         for word in {*_WORD.findall(text)}:
@@ -87,6 +88,10 @@ class Index:
             files = self._stems.get(name, ())
             if name not in COMMON and 0 < len(files) <= FEW:
                 yield from ((file, points) for file in files)
+        for name in {name.strip("() ") for name in code}:
+            within = self.defined.get(name, ())
+            if name.lower() not in COMMON and len(within) <= FEW:
+                yield from ((file, 0.8) for file in within)
 
     def _like(self, text: str) -> Iterator[tuple[str, float]]:
         """Files that changes with like words touched; a change of many files says less of each."""

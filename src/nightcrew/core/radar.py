@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 
@@ -41,6 +41,14 @@ class Conflicts:
     def between(self, one: str, other: str) -> tuple[str, ...]:
         """The files in which these two branches conflict, () when they do not."""
         return self._files.get(frozenset((one, other)), ())
+
+    def without(self, gone: Collection[str]) -> Conflicts:
+        """The same, but of branches that are not open any more."""
+        return replace(
+            self, heads={b: head for b, head in self.heads.items() if b not in gone},
+            pairs=tuple(clash for clash in self.pairs if not {clash.one, clash.other} & {*gone}),
+            unknown={what: why for what, why in self.unknown.items() if not {*what.split(" and ")} & {*gone}},
+        )  # fmt: skip
 
     def graph(self, branches: Collection[str]) -> Graph:
         """Which of these conflict with which others of them."""
