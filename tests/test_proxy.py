@@ -16,6 +16,10 @@ import httpx2 as httpx
 import pytest
 from graphql import GraphQLObjectType, GraphQLUnionType, build_schema, get_named_type
 from graphql.type import GraphQLInterfaceType, GraphQLSchema
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from nightcrew.app import App
 from nightcrew.config import load
@@ -23,7 +27,8 @@ from nightcrew.core.model import Attempt, Run
 from nightcrew.crew import Crew
 from nightcrew.stages.session import Live
 from nightcrew.testing.company.github import GitHub
-from nightcrew.web.proxy import ForgeProxy
+from nightcrew.transport import Relayed
+from nightcrew.web.proxy import KEPT, Answers, Asked, ForgeProxy, Kept
 from nightcrew.web.readonly import CLOSED, LISTS, OTHERS, OWN, NotAllowed, asked_graphql, asked_path
 from nightcrew.web.serving import bound, serving
 
@@ -52,6 +57,9 @@ def test_what_is_of_the_repository_may_be_read(path: str) -> None:
     "/repos/acme/web/a%0d%0ab", "/repos/acme/web/a%00b", "/repos/acme/web/é", "/repos/acme/web/issues?x=1",
     "/repos/acme/web/%25252525252525252e", "/rate_limit/..", "/RATE_LIMIT", "https://api.github.com/repos/acme/web",
     *(f"/repos/acme/web/{part}" for part in sorted(CLOSED)), "/repos/acme/web/Hooks/1", "/repos/acme/web/%68ooks",
+    "/repos/acme/web/compare/main...eve:main", "/repos/acme/web/compare/main...eve%3Aweb%3Amain",
+    "/repos/acme/web/issues/1/timeline", "/repos/acme/web/issues/1/sub_issues", "/repos/acme/web/issues/1/parent",
+    "/repos/acme/web/issues/1/dependencies/blocked_by",
 ])  # fmt: skip
 def test_whatever_else_may_not(path: str) -> None:
     with pytest.raises(NotAllowed, match=r"^[A-Z].*\.$|^\S+ may not be read"):
@@ -100,6 +108,9 @@ BAD = [
     "{ HERE { issue(number: 1) { repository { issues(first: 9) { nodes { body } } } } } }",
     "{ HERE { issue(number: 1) { timelineItems(first: 9) { nodes { ... on ReferencedEvent { commit { id } } } } } } }",
     "{ HERE { ...f } } fragment f on Repository { forks(first: 1) { nodes { id } } }",
+    '{ repository(owner: "acme", name: "other", name: "web") { id } }',
+    'query($n: String = "other", $n: String = "web") { repository(owner: "acme", name: $n) { id } }',
+    "{ ...f } fragment f on Query { viewer { id } } fragment f on Query { HERE { id } }",
     "{ ...f } fragment f on Query { ...f }", "{ HERE { ...missing } }", "query @odd { HERE { id } }",
     "{ HERE { id @defer } }", "{ HERE " + "{ a " * 3000 + "}" * 3001, "{ HERE { ...a0 } } " + DOUBLING,
 ]  # fmt: skip
@@ -152,6 +163,13 @@ def concrete(schema: GraphQLSchema, kind: object) -> list[GraphQLObjectType]:
     if isinstance(kind, GraphQLInterfaceType | GraphQLUnionType):
         return list(schema.get_possible_types(kind))
     return []
+
+
+def test_long_questions_do_not_fill_the_memory() -> None:
+    answers = Answers()
+    for n in range(500):
+        answers.put(Asked(PLACE, "", question=b"%d" % n * (64 << 10)), Kept(Relayed(200, {}, b"{}"), 0))
+    assert 0 < sum(len(asked.question or b"") for asked in answers.kept) <= KEPT
 
 
 # -- the proxy ---------------------------------------------------------------------------------------------------------
@@ -282,6 +300,49 @@ async def test_a_session_over_its_quota_is_told_to_wait_and_others_are_not(
         assert (await agents.get(one, f"/repos/{PLACE}/issues/1")).status_code == 200  # it was read lately
         left = await agents.get(two, f"/repos/{PLACE}/issues/3")
         assert (left.status_code, left.headers["x-ratelimit-remaining"]) == (200, "1")
+
+
+async def test_what_a_session_used_up_comes_back_within_the_hour(
+    github: GitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(github, tmp_path, monkeypatch, requests_per_session=2) as agents:
+        env = agents.session()
+        statuses = [(await agents.get(env, f"/repos/{PLACE}/issues/{n}")).status_code for n in (1, 2)]
+        over = await agents.get(env, f"/repos/{PLACE}/issues/3")
+        assert (statuses, over.status_code) == ([200, 200], 429)
+        agents.now[0] += int(over.headers["retry-after"])
+        again = await agents.get(env, f"/repos/{PLACE}/issues/3")
+        assert (again.status_code, again.headers["x-ratelimit-remaining"]) == (200, "0")
+        assert (await agents.get(env, f"/repos/{PLACE}/issues?state=all")).status_code == 429
+        agents.now[0] += 24 * 3600
+        last = await agents.get(env, f"/repos/{PLACE}/issues?state=all")
+        assert last.headers["x-ratelimit-remaining"] == "1"  # never more than it had at first
+
+
+async def test_what_moved_to_another_repository_is_not_read_there(agents: Agents) -> None:
+    env = agents.session()
+    secret = agents.github.state.transfer(PLACE, 1, "acme/other")
+    secret.body = "for the others alone"
+    service = agents.proxy.forge.service  # type: ignore[attr-defined]
+    service.base = service.base.upper()  # as somebody may write it in nightcrew.toml
+    answer = await agents.get(env, f"/repos/{PLACE}/issues/1")
+    assert (answer.status_code, "for the others alone" in answer.text) == (404, False)
+    assert answer.json()["message"].startswith("It has moved")
+    assert (await agents.get(env, f"/repos/{PLACE}/issues/2")).status_code == 200
+
+
+async def test_a_file_that_speaks_of_a_limit_makes_nobody_wait(agents: Agents) -> None:
+    file = {"errors": [{"type": "RATE_LIMITED", "message": "API rate limit exceeded"}]}
+
+    async def raw(request: Request) -> JSONResponse:
+        return JSONResponse(file)
+
+    socket = bound("127.0.0.1", 0)
+    async with serving(Starlette(routes=[Route("/{path:path}", raw)]), socket):
+        service = agents.proxy.forge.service  # type: ignore[attr-defined]
+        service.base = f"http://127.0.0.1:{socket.getsockname()[1]}"
+        answer = await agents.get(agents.session(), f"/repos/{PLACE}/contents/limit.json")
+    assert (answer.status_code, answer.json()) == (200, file)
 
 
 async def test_a_limit_of_the_forge_is_passed_on_and_kept(agents: Agents) -> None:

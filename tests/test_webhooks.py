@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 
 from nightcrew.adapters.boards.github import GitHubBoard
 from nightcrew.adapters.forges.github import GitHubForge
@@ -20,8 +22,11 @@ from nightcrew.config import load
 from nightcrew.errors import ConfigError
 from nightcrew.ports import Hooked
 from nightcrew.store import Store, engine_for
-from nightcrew.web.serving import bound, serving
+from nightcrew.testing.company.github import GitHub
+from nightcrew.testing.company.github_state import Pull
+from nightcrew.web.serving import CONNECTIONS, bound, serving
 from nightcrew.web.webhooks import KEPT, LARGEST, TOGETHER, Bell, Seen, Webhooks
+from tests.e2e.agents import AgentMissing, webhooks
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +157,16 @@ async def test_a_body_over_25_mb_is_refused_unread(store: Store, board: GitHubBo
         assert await at.post(b"x" * LARGEST, signed(b"x" * LARGEST)) == 202
 
 
+async def test_a_body_that_does_not_come_keeps_nobody_else_waiting(
+    store: Store, board: GitHubBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nightcrew.web.serving.PATIENCE", 0.2)
+    async with listening(store, {"github": [board]}) as at:
+        slow = [raw(at, b"content-length: 9\r\n\r\nx") for _ in range(20)]
+        *late, good = await asyncio.gather(*slow, at.post(b"{}", signed(b"{}")))
+        assert (set(late), good) == ({b"HTTP/1.1 408 "}, 202)
+
+
 async def raw(at: Listener, rest: bytes) -> bytes:
     """What a request of these bytes is answered, before it is over."""
     reader, writer = await asyncio.open_connection("127.0.0.1", at.client.base_url.port or 0)
@@ -178,6 +193,54 @@ async def test_garbage_on_the_wire_stops_nothing(store: Store, board: GitHubBoar
             await writer.drain()
             writer.close()
         assert await at.post(b"{}", signed(b"{}")) == 202
+
+
+async def test_who_connects_and_says_nothing_is_let_go(
+    store: Store, board: GitHubBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nightcrew.web.serving.SILENCE", 1.0)
+    async with listening(store, {"github": [board]}) as at:
+        where = ("127.0.0.1", at.client.base_url.port)
+        silent = [await asyncio.open_connection(*where) for _ in range(CONNECTIONS + 50)]
+        silent[0][1].write(b"POST /webhooks/github HT")
+        async with asyncio.timeout(10):
+            for reader, writer in silent:  # each holds a file of ours: a port on the internet collects them for weeks
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+                writer.close()
+        assert await at.post(b"{}", signed(b"{}")) == 202
+
+
+@dataclass
+class Kept:
+    """An adapter that keeps what it was sent, with the event it was told of."""
+
+    told: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def delivery(self, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
+        self.told.append((headers["x-github-event"], raw))
+        return verify(raw, headers, SECRET, now)
+
+
+async def test_what_the_stand_in_of_github_sends_is_what_github_says_it_sends(store: Store, tmp_path: Path) -> None:
+    try:
+        schema = json.loads(webhooks().read_bytes())
+    except AgentMissing as missing:
+        pytest.skip(str(missing))
+    kept = Kept()
+    with GitHub(tmp_path / "github") as github:
+        github.state.repository("acme/web", {"README.md": "# Web\n"})
+        github.state.issue("acme/web", "One", "ünïcode", labels=("nightcrew",)).assignees.append("ada")
+        async with listening(store, {"github": [kept]}) as at:
+            url = str(at.client.base_url.join("/webhooks/github"))
+            assert await asyncio.to_thread(github.deliver, "issues", url, SECRET, 2) == [202, 202]
+            github.state.issue("acme/web", "A pull request").pull = Pull("its-branch", "main", 7, "0" * 40)
+            github.state.close_issue("acme/web", 1)
+            assert await asyncio.to_thread(github.deliver, "issues", url, SECRET) == [202]
+    assert [json.loads(raw)["issue"]["state"] for _, raw in kept.told] == ["open", "open", "closed"]
+    for event, raw in kept.told:
+        official = {"$ref": f"#/definitions/{event}_event", "definitions": schema["definitions"]}
+        assert [error.message for error in Draft7Validator(official).iter_errors(json.loads(raw))] == []
 
 
 # -- adapters ----------------------------------------------------------------------------------------------------------

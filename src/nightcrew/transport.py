@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -24,7 +23,7 @@ __all__ = [
     "Answer", "Fault", "Limit", "Limited", "Lost", "Refused", "Relayed", "Service", "Unreachable", "close", "told_as",
 ]  # fmt: skip
 
-log = logging.getLogger("nightcrew.transport")
+stamina.instrumentation.set_on_retry_hooks([])  # it would print a line for each try; what came of them is told
 USER_AGENT = "nightcrew"
 DEADLINE = httpx.Timeout(30, connect=5)
 TRIES = 4
@@ -43,7 +42,7 @@ class Fault(NightcrewError):
 class Unreachable(Fault):
     """No answer, or one that only a broken service gives; nothing was changed."""
 
-    hint = "Nothing to do: it is tried again by itself."
+    hint = "Look at its address and at your network; a crew that is up tries again by itself."
 
 
 class Lost(Fault):
@@ -90,6 +89,7 @@ class Relayed:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    found: str = ""  # the address that redirects led to; below the service's own, what follows that
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Service:
                     scope: str = "") -> Relayed:  # fmt: skip
         """Read on somebody else's behalf: a GET, or with `content` a POST, with our credential, once, and not judged.
 
-        Raises Limited, now and while the service is to be left alone, or Unreachable.
+        Raises Limited, now and while the service is to be left alone, or Unreachable. A file that was read limits none.
         """
         await self._wait_for(scope)
         client = _here().client
@@ -219,10 +219,11 @@ class Service:
             answer, raw = await self._whole(client, sent)
         except httpx.RequestError as error:
             raise self._unreachable(error) from error
-        if limit := self.limits(_answer(answer, raw), self.now()):
+        if (content or answer.is_error) and (limit := self.limits(_answer(answer, raw), self.now())):
             self._closed[limit.scope] = (self.now() + limit.wait, limit.why)
             raise Limited(self.name, limit.wait, limit.why)
-        return Relayed(answer.status_code, answer.headers, raw)
+        found = str(answer.url).removeprefix(str(httpx.URL(self.base)).rstrip("/"))  # an answer writes it in this way
+        return Relayed(answer.status_code, answer.headers, raw, found if answer.history else "")
 
     # -- sending -------------------------------------------------------------------------------------------------------
     async def _send(self, method: str, path: str, params: Mapping[str, Any] | None, json: Any, *, etag: bool = False,
@@ -265,13 +266,12 @@ class Service:
         """The whole answer, read with a bound: what a broken service sends must not fill the memory."""
         answer = await self._followed(client, sent)
         try:
-            chunks, size = [], 0
+            read = bytearray()
             async for chunk in answer.aiter_bytes():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > LARGEST:
+                read += chunk
+                if len(read) > LARGEST:
                     raise Unreachable(f"{self.name} answered with more than {LARGEST >> 20} MiB.")
-            return answer, b"".join(chunks)
+            return answer, bytes(read)
         finally:
             await answer.aclose()
 

@@ -1,6 +1,7 @@
-"""Where the real agent CLIs from npm are: pinned versions, the native programs inside the packages (no Node needed).
+"""What the tests need from npm, pinned: the real agent CLIs (the native programs inside the packages, no Node needed)
+and GitHub's description of its webhooks.
 
-`python -m tests.e2e.agents claude|codex` prints the program, `... packages` what npm has to install.
+`python -m tests.e2e.agents claude|codex|webhooks` prints where it is, `... packages` what npm has to install.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 PACKAGES = {"claude": "@anthropic-ai/claude-code@2.1.330", "codex": "@openai/codex@0.169.0"}
+SCHEMAS = "@octokit/webhooks-schemas@7.6.1"
+WEBHOOKS = Path("node_modules/@octokit/webhooks-schemas/schema.json")
 ROOT = Path(__file__).resolve().parents[2]
 
 _OS = {"linux": "linux", "darwin": "darwin"}.get(sys.platform, sys.platform)
@@ -23,7 +26,7 @@ _PROGRAMS = {
 
 
 class AgentMissing(Exception):
-    """The real agent is not on this machine; the message says where it was looked for and how to get it."""
+    """It is not on this machine; the message says where it was looked for and how to get it."""
 
 
 def program(name: str) -> Path:
@@ -38,9 +41,20 @@ def program(name: str) -> Path:
     for folder in _folders():
         for found in sorted((folder / "node_modules").glob(_PROGRAMS[name])):
             return _checked(found, name)
+    raise _missing(name, PACKAGES[name])
+
+
+def webhooks() -> Path:
+    """The JSON Schema of every webhook of GitHub (MIT; read where npm put it). Raises AgentMissing."""
+    if found := next((folder / WEBHOOKS for folder in _folders() if (folder / WEBHOOKS).is_file()), None):
+        return found
+    raise _missing("the description of webhooks", SCHEMAS)
+
+
+def _missing(name: str, package: str) -> AgentMissing:
     looked = " or ".join(str(folder) for folder in _folders())
-    raise AgentMissing(
-        f"{name} is not in {looked}; to have it: npm install --prefix .tools/npm --ignore-scripts {PACKAGES[name]}"
+    return AgentMissing(
+        f"{name} is not in {looked}; to have it: npm install --prefix .tools/npm --ignore-scripts {package}"
     )
 
 
@@ -57,7 +71,9 @@ def _checked(path: Path, name: str) -> Path:
 
 def main(what: str) -> str:
     """What the command line prints for `what`."""
-    return " ".join(PACKAGES.values()) if what == "packages" else str(program(what))
+    if what == "packages":
+        return " ".join([*PACKAGES.values(), SCHEMAS])
+    return str(webhooks() if what == "webhooks" else program(what))
 
 
 if __name__ == "__main__":

@@ -55,13 +55,32 @@ def github(tmp_path: Path) -> Iterator[GitHub]:
     assert running.violations == []
 
 
-def test_an_agent_reads_its_repository_and_nothing_else_and_its_token_ends_with_it(
-    tmp_path: Path, github: GitHub
-) -> None:
+def proxied(tmp_path: Path, github: GitHub) -> ProxyNight:
     night = ProxyNight(tmp_path / "home", env={"GITHUB_TOKEN": "ghp_nightcrew"})
     night.board = f'kind = "github"\nurl = "{github.url}"\nrepos = ["{WEB}"]\nlabels = ["nightcrew"]\n'
     night.forge = f'kind = "github"\nurl = "{github.url}"\n'
     night.places["web"] = f'url = "{github.clone_url(WEB)}"\n'
+    return night
+
+
+def test_where_no_socket_can_be_made_it_is_told_and_the_night_goes_on(tmp_path: Path, github: GitHub) -> None:
+    night = proxied(tmp_path, github)
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    night.env["TMPDIR"] = str(deep)
+    night.plays(KEY, writes("a.txt", "1\n", "Do it"))
+    github.state.issue(WEB, "Do it", labels=("nightcrew",))
+    with night.up():
+        night.until(lambda: night.runs() == {KEY: "in_review"})
+    told = (night.home / "up.err").read_text()
+    assert told.count("in TMPDIR (AF_UNIX path too long); they do without.") == 1
+    assert "Traceback" not in told
+
+
+def test_an_agent_reads_its_repository_and_nothing_else_and_its_token_ends_with_it(
+    tmp_path: Path, github: GitHub
+) -> None:
+    night = proxied(tmp_path, github)
     night.file("asks.py", ASKS)
     night.plays(KEY, [{"run": f"{PYTHON} {night.home / 'asks.py'}"}, *writes("a.txt", "1\n", "Do it")])
     issue = github.state.issue(WEB, "Read me", labels=("nightcrew",))

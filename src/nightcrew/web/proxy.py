@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import math
 import re
 import secrets
 import shutil
@@ -17,14 +18,14 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -36,7 +37,7 @@ from nightcrew.ports import Relaying
 from nightcrew.stages.session import Live
 from nightcrew.transport import Limited, Relayed
 from nightcrew.web.readonly import NotAllowed, asked_graphql, asked_path
-from nightcrew.web.serving import TooLarge, body, bound, serving
+from nightcrew.web.serving import WAITING, TooLarge, body, bound, reason, serving
 
 if TYPE_CHECKING:
     from nightcrew.app import App
@@ -49,7 +50,7 @@ QUESTION = 256 << 10  # bytes of one GraphQL request
 KEPT = 64 << 20  # bytes of all answers that are kept
 LARGEST = 8 << 20  # bytes of one that is
 AT_ONCE = 4  # requests to the forge
-OVER = 3600  # seconds that a session whose requests are used up is told to wait: longer than most live
+HOUR = 3600  # seconds in which all that a session used comes back, as it does at the forge
 LOOK_EVERY = 1.0
 ENTRIES = re.compile(r"<https?://[^/>]+(?:/api/v3)?/(?:repositories/\d+|repos/[^/>]+/[^/>?]+)")
 """The beginning of an address in a Link header, up to what follows the repository."""
@@ -64,6 +65,8 @@ class Session:
     repo: Repo
     place: str
     live: Live
+    left: float  # requests, as they were at that time
+    at: float
     forwarded: int = 0
     cached: int = 0
     refused: int = 0  # not to be read
@@ -107,13 +110,17 @@ class Answers:
 
     def put(self, asked: Asked, kept: Kept) -> None:
         if old := self.kept.pop(asked, None):
-            self.size -= len(old.answer.body)
+            self.size -= _size(asked, old)
         if len(kept.answer.body) > LARGEST:
             return
         self.kept[asked] = kept
-        self.size += len(kept.answer.body)
+        self.size += _size(asked, kept)
         while self.size > KEPT or len(self.kept) > 2000:
-            self.size -= len(self.kept.popitem(last=False)[1].answer.body)
+            self.size -= _size(*self.kept.popitem(last=False))
+
+
+def _size(asked: Asked, kept: Kept) -> int:
+    return len(asked.path) + len(asked.question or b"") + len(kept.answer.body)
 
 
 class ForgeProxy:
@@ -135,7 +142,8 @@ class ForgeProxy:
         if live is None or repo.forge != self.told.forge:
             return {}
         token = f"nightcrew_{secrets.token_urlsafe(32)}"
-        self.sessions[token] = Session(run.id, attempt.number, repo, self.forge.place(repo), live)
+        self.sessions[token] = Session(run.id, attempt.number, repo, self.forge.place(repo), live,
+                                       self.told.requests_per_session, self.clock())  # fmt: skip
         return self.forge.relay_env(repo, self.url, token, self.folder)
 
     def _session(self, request: Request) -> Session | None:
@@ -181,7 +189,7 @@ class ForgeProxy:
         if request.method == "POST" and path in GRAPHQL:
             try:
                 return Asked(place, "", question=asked_graphql(await body(request, QUESTION), place))
-            except TooLarge as error:
+            except (TooLarge, TimeoutError, ClientDisconnect) as error:
                 raise NotAllowed("That is no GraphQL query, or one that is too long.") from error
         if request.method not in ("GET", "HEAD"):
             raise NotAllowed(f"Only reading is passed on, and {request.method} may change something.")
@@ -194,17 +202,25 @@ class ForgeProxy:
         if kept and self.clock() - kept.at < self.told.cache_seconds:
             session.cached += 1
             return self._sent(request, session, kept.answer)
-        if session.forwarded >= self.told.requests_per_session:
+        if self._left(session) < 1:
             session.over += 1
-            why = f"This session's {self.told.requests_per_session} requests are used up."
-            return _said(429, f"{why} What was read lately is still answered.", OVER)
-        session.forwarded += 1
+            most = self.told.requests_per_session
+            why = f"This session's {most} requests are used up. What was read lately is still answered."
+            return _said(429, why, math.ceil((1 - session.left) * HOUR / most))
+        session.forwarded, session.left = session.forwarded + 1, session.left - 1
         try:
             return self._sent(request, session, await self._fresh(session.repo, asked, kept))
         except Limited as limited:
             return _said(429, str(limited), max(int(limited.wait), 1))
         except NightcrewError as error:
             return _said(502, str(error))
+
+    def _left(self, session: Session) -> float:
+        """How many requests it may send now: those that it used come back evenly."""
+        most, now = self.told.requests_per_session, self.clock()
+        session.left = min(session.left + (now - session.at) * most / HOUR, most)
+        session.at = now
+        return session.left
 
     async def _fresh(self, repo: Repo, asked: Asked, kept: Kept | None) -> Relayed:
         """As the forge says now. Raises a Fault."""
@@ -228,9 +244,8 @@ class ForgeProxy:
         passed = {name: answer.headers[name] for name in ("content-type", "etag") if name in answer.headers}
         if link := answer.headers.get("link"):
             passed["link"] = ENTRIES.sub(f"<{self._base(request)}/repos/{session.place}", link)
-        left = max(self.told.requests_per_session - session.forwarded, 0)
         passed["x-ratelimit-limit"] = str(self.told.requests_per_session)
-        passed["x-ratelimit-remaining"] = str(left)
+        passed["x-ratelimit-remaining"] = str(int(self._left(session)))
         return Response(answer.body, answer.status, passed)
 
     def _base(self, request: Request) -> str:
@@ -249,24 +264,37 @@ def _said(status: int, why: str, wait: int = 0) -> Response:
 async def listening(app: App, director: Director) -> AsyncIterator[None]:
     """Let agents read the forge while the block lasts. Where that cannot be, it is told and they do without."""
     forge, crew = app.forges[app.config.proxy.forge], director.crew
-    if not isinstance(forge, Relaying):
-        log.error("proxy.off", extra={"error": f"[proxy] {forge.name} cannot be read by agents; they do without."})
+    with ExitStack() as opened:
+        if not isinstance(forge, Relaying):
+            _off(f"{forge.name} cannot be read by agents")
+        elif (at := _opened(opened)) is not None:
+            folder, listener, local = at
+            proxy = ForgeProxy(crew, forge, app.config.proxy, f"http://127.0.0.1:{listener.getsockname()[1]}", folder)
+            crew.agent_env = proxy.agent_env
+            async with serving(proxy.app, listener, local):
+                closing = asyncio.create_task(_closing(proxy))
+                try:
+                    yield
+                finally:
+                    closing.cancel()
+                    proxy.close(everyone=True)
+            return
         yield
-        return
-    folder = Path(tempfile.mkdtemp(prefix="nightcrew-"))  # short: the path of a socket may have 100 letters
+
+
+def _off(why: str) -> None:
+    log.error("proxy.off", extra={"error": f"[proxy] {why}; they do without."})
+
+
+def _opened(stack: ExitStack) -> tuple[Path, socket.socket, socket.socket] | None:
+    """A folder, which goes with the stack, and what is listened on; None, and it is told, where that cannot be."""
     try:
-        listener, local = bound("127.0.0.1", 0), _beside(folder)
-        proxy = ForgeProxy(crew, forge, app.config.proxy, f"http://127.0.0.1:{listener.getsockname()[1]}", folder)
-        crew.agent_env = proxy.agent_env
-        async with serving(proxy.app, listener, local):
-            closing = asyncio.create_task(_closing(proxy))
-            try:
-                yield
-            finally:
-                closing.cancel()
-                proxy.close(everyone=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="nightcrew-"))  # short: the path of a socket may have 100 letters
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder, bound("127.0.0.1", 0), _beside(folder)
+    except OSError as error:
+        _off(f"agents cannot be listened to on a socket in TMPDIR ({reason(error)})")
+        return None
 
 
 def _beside(folder: Path) -> socket.socket:
@@ -275,7 +303,7 @@ def _beside(folder: Path) -> socket.socket:
     (folder / "config.yml").write_text(f'version: "1"\nprompt: disabled\nhttp_unix_socket: {path}\n')
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.bind(str(path))
-    made.listen(128)
+    made.listen(WAITING)
     return made
 
 

@@ -35,6 +35,9 @@ MOST = 20_000  # fields of one, with those of a fragment counted wherever it is 
 CLOSED = frozenset({"codespaces", "hooks", "invitations", "keys", "secret-scanning"})
 """Parts of a repository's API that hold secrets, or tell who holds them."""
 
+ELSEWHERE = frozenset({"dependencies", "parent", "sub_issues", "timeline"})
+"""Parts of an issue that may be issues of other repositories."""
+
 
 class NotAllowed(Exception):
     """The request is not to be passed on; the message says why, in one sentence."""
@@ -60,7 +63,16 @@ def asked_path(path: str, place: str) -> str:
         raise NotAllowed("A path may not hold control characters.")
     if len(parts) > 1 and parts[1].lower() in CLOSED:
         raise NotAllowed(f"{parts[1]} may not be read through nightcrew.")
+    if _leads_away([part.lower() for part in parts[1:]]):
+        raise NotAllowed(f"That may lead out of {place}, so it is not passed on.")
     return path
+
+
+def _leads_away(parts: list[str]) -> bool:
+    """Whether it may show another repository; of branches to compare, `USER:REPO:BRANCH` names one."""
+    if parts[:1] == ["compare"]:
+        return any(":" in part for part in parts)
+    return parts[:1] == ["forks"] or (parts[:1] == ["issues"] and bool(ELSEWHERE & set(parts[2:])))
 
 
 def _decoded(path: str) -> str:
@@ -139,6 +151,9 @@ class _Reader:
         if self.operation.operation is not OperationType.QUERY:
             raise NotAllowed(f"Only queries are passed on: this is a {self.operation.operation.value}.")
         self.fragments = {fragment.name.value: fragment for fragment in fragments}
+        variables = [v.variable.name.value for v in self.operation.variable_definitions or ()]
+        if len(self.fragments) < len(fragments) or len(set(variables)) < len(variables):
+            raise NotAllowed("A GraphQL request may give a name to one thing only.")
         self._directives(self.operation.directives)
         for one in self._fields(self.operation.selection_set, ()):
             self._root(one)
@@ -148,6 +163,8 @@ class _Reader:
         if name in ("rateLimit", "__typename", "__type", "__schema"):
             return
         told = {a.name.value: self._value(a.value) for a in asked.arguments or ()}
+        if len(told) < len(asked.arguments or ()):
+            raise NotAllowed("A GraphQL request may give an argument once.")
         if name != "repository" or f"{told.get('owner')}/{told.get('name')}".lower() != self.place:
             raise NotAllowed(f'Only repository(owner:, name:) of {self.place} may be asked for, not "{name}".')
         self._within(asked, OWN)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from starlette.routing import Route
 from nightcrew.errors import ConfigError, NightcrewError
 from nightcrew.ports import Hooked
 from nightcrew.store import Store, StoreError
-from nightcrew.web.serving import TooLarge, body, bound, serving
+from nightcrew.web.serving import TooLarge, body, bound, reason, serving
 
 if TYPE_CHECKING:
     from nightcrew.app import App
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nightcrew.web.webhooks")
 LARGEST = 25 << 20  # bytes; GitHub sends no more
-PATIENCE = 10.0  # seconds in which a delivery must have arrived
 AT_ONCE = 4  # deliveries that are read at once: their bodies are in memory before anybody knows who sent them
 TOGETHER = 1.0  # seconds after a delivery in which all others belong to the same scan
 KEPT = 1000
@@ -94,8 +92,7 @@ class Webhooks:
             return Response(status_code=404)
         async with self.reading:
             try:
-                async with asyncio.timeout(PATIENCE):
-                    raw = await body(request, LARGEST)
+                raw = await body(request, LARGEST)
             except (TooLarge, TimeoutError, ClientDisconnect) as fault:
                 status = {TooLarge: 413, TimeoutError: 408}.get(type(fault), 400)
                 return Response(status_code=status, headers={"connection": "close"})  # the rest is not read either
@@ -136,8 +133,7 @@ async def listening(app: App, director: Director) -> AsyncIterator[None]:
         try:
             listener = bound(*app.config.webhooks.address)
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            _off(f"{app.config.webhooks.listen} cannot be listened on ({why})")
+            _off(f"{app.config.webhooks.listen} cannot be listened on ({reason(error)})")
     if listener is None:
         yield
         return

@@ -61,9 +61,8 @@ class GitHub(Standin):
     def _delivery(self, event: str, name: str, secret: str) -> dict[str, Any]:
         with self.turn:
             place = next(iter(self.state.places.values()))
-            issue = self.views.issue(place, place.issues[max(place.issues)])
-            said = {"action": "edited", "changes": {"title": {"from": f"before {name}"}}, "issue": issue,
-                    "repository": self.views.repository(place)}  # fmt: skip
+            newest = max(number for number, issue in place.issues.items() if not issue.pull)  # it is no event of issues
+            said = self.views.edited(place, place.issues[newest], f"before {name}")
         raw = msgspec.json.encode(said)
         signature = hmac.digest(secret.encode(), raw, "sha256").hex()
         return {"content": raw, "headers": {

@@ -73,6 +73,19 @@ class Views:
             },
         }  # fmt: skip
 
+    def edited(self, place: Place, issue: Issue, before: str) -> Json:
+        """A webhook's body: its title was `before`. It shows an issue and a repository otherwise than REST does."""
+        shown, repository = self.issue(place, issue), self.repository(place)
+        for name in ("closed_by", "issue_dependencies_summary", "pinned_comment"):
+            shown.pop(name, None)
+        for name in ("network_count", "subscribers_count", "temp_clone_token"):
+            repository.pop(name, None)
+        none = dict.fromkeys(("total_count", "+1", "-1", "laugh", "hooray", "confused", "heart", "rocket", "eyes"), 0)
+        shown["reactions"] = {"url": f"{shown['url']}/reactions", **none}
+        repository |= {"web_commit_signoff_required": False, "custom_properties": {}}
+        return {"action": "edited", "changes": {"title": {"from": before}}, "issue": shown, "repository": repository,
+                "sender": self.user(issue.author)}  # fmt: skip
+
     def _page(self, place: Place, issue: Issue) -> str:
         return f"{self.url()}/{place.name}/{'pull' if issue.pull else 'issues'}/{issue.number}"
 
