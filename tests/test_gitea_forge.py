@@ -269,7 +269,7 @@ async def test_only_those_who_are_named_are_trusted_and_robots_can_be_named(gite
     gitea.state.say(WEB, number, "boss", "hello")
     standing = await one.standing(repo(gitea), number)
     assert [(r.author, r.trusted, r.bot) for r in standing.remarks] == [("boss", True, False), ("ada", False, True)]
-    assert not standing.approved
+    assert standing.approvals == ()
 
 
 # -- what is said ------------------------------------------------------------------------------------------------------
@@ -440,8 +440,8 @@ def test_over_ssh_git_uses_the_persons_own_key(gitea: Gitea) -> None:
 def test_mistakes_in_the_settings_are_named_with_their_cure(gitea: Gitea, monkeypatch: pytest.MonkeyPatch) -> None:
     for settings, where, cure in (
         ({}, r"\[forges.tea\] url", 'url = "https://codeberg.org"'),
-        ({"url": "x", "merge": "octopus"}, r"\[forges.tea\] merge", '"squash"'),
-        ({"url": "x", "tokn": "y"}, r"\[forges.tea\] tokn: unknown key", "`token`"),
+        ({"url": "https://x", "merge": "octopus"}, r"\[forges.tea\] merge", '"squash"'),
+        ({"url": "https://x", "tokn": "y"}, r"\[forges.tea\] tokn: unknown key", "`token`"),
     ):
         with pytest.raises(ConfigError, match=where) as told:
             GiteaForge("tea", settings, Path("/"))

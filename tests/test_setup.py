@@ -10,6 +10,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nightcrew.app import adapter
 from nightcrew.config import load
@@ -237,6 +239,25 @@ def test_the_file_for_a_service_loads_and_its_adapters_take_it(
     assert adapter("forges", pulls.kind)("hub", config.forges[pulls.kind][1], repo.path).name == "hub"
     assert "s3cret" not in text
     assert not (repo.path / "tickets").exists()
+
+
+@given(names=st.lists(st.text(min_size=1), min_size=1), label=st.text(min_size=1), project=st.text())
+def test_whatever_people_call_their_projects_the_file_says_it_back(names: list[str], label: str, project: str) -> None:
+    more = {"project": project, "projects": True, "states": {label: "open"}, "authors": names}
+    slugs = [f"acme/{name}" for name in names]
+    told = wanted(KINDS["github"], places=slugs, label=label, projects=tuple(slugs), more=more)
+    parsed = tomllib.loads(config_text(Survey(Path("/srv/web"), "main"), Path("/srv/web"), told))
+    assert parsed["board"] == {"kind": "github", "repos": slugs, "labels": [label], "token": "$MY_TOKEN", **more}
+    assert parsed["repos"][0]["projects"] == slugs
+
+
+@pytest.mark.parametrize("kind", ["linear", "jira"])
+def test_a_project_that_is_no_repository_is_not_written_for_then_no_other_ticket_would_be_taken(kind: str) -> None:
+    told = wanted(KINDS[kind], projects=("iOS/Android", "Web"))
+    assert (
+        "projects"
+        not in tomllib.loads(config_text(Survey(Path("/srv/web"), "main"), Path("/srv/web"), told))["repos"][0]
+    )
 
 
 def test_what_the_address_does_not_say_about_the_repository_is_written(repo: Repository) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,7 +21,7 @@ def read_settings(kind: type[S], where: str, table: Mapping[str, object], cures:
     """The table as `kind`, whose fields are the known keys. `where` is how the owner writes the table: `[agents.me]`.
 
     Raises ConfigError naming the key: an unknown one with the nearest that is known, a wrong or missing value with what
-    `cures` says for that key.
+    `cures` says for that key, a `url` that is no address of a server.
     """
     known = kind.__struct_fields__
     for key in table:
@@ -28,6 +29,10 @@ def read_settings(kind: type[S], where: str, table: Mapping[str, object], cures:
             near = get_close_matches(key, known, 1, 0.5)
             hint = (f"Did you mean `{near[0]}`? " if near else "") + f"Known: {', '.join(sorted(known))}."
             raise ConfigError(f"{where} {key}: unknown key.", hint=hint)
+    if not is_address(url := table.get("url", "https://localhost")):
+        raise ConfigError(
+            f"{where} url: {url!r} is no address of a server.", hint="Write it like https://acme.example."
+        )
     try:
         return msgspec.convert(dict(table), kind)
     except msgspec.ValidationError as error:
@@ -67,6 +72,19 @@ def secret(where: str, key: str, value: str) -> str:
         )
         raise ConfigError(f"{where} {key}: {what}.", hint=cure)
     return found.strip()
+
+
+def is_address(url: object) -> bool:
+    """Whether a server can be at it.
+
+    >>> [is_address(url) for url in ("http://[::1]:3000/jira", "acme.example", "https://acme.example:x")]
+    [True, False, False]
+    """
+    try:
+        parts = urlsplit(str(url))
+        return bool(parts.scheme and parts.hostname and parts.port != 0)
+    except ValueError:
+        return False
 
 
 def _without(kind: type[msgspec.Struct], key: str) -> str:

@@ -17,7 +17,7 @@ REPOS = (API, WEB)
 
 
 def decided(title: str = "t", *, repos: tuple[Repo, ...] = REPOS, **fields: object) -> Route:
-    return route(Ticket("board", "1", "T-1", title, **fields), repos)  # type: ignore[arg-type]
+    return route(Ticket(**{"board": "board", "id": "1", "key": "T-1", "title": title, **fields}), repos)  # type: ignore[arg-type]
 
 
 def rule_of(decision: Route) -> str:
@@ -104,7 +104,8 @@ ALONE = Repo("alone", "https://forge.example/acme/alone.git")
 @pytest.mark.parametrize(("fields", "repos", "taken"), [
     ({}, (ALONE,), True), ({"project": "Site", "labels": ("chore",)}, (ALONE,), True),
     ({"repo": "web"}, (ALONE,), False),
-    ({"project": "acme/alone"}, (ALONE,), True), ({"project": "acme/other"}, (ALONE,), False),
+    ({"project": "acme/alone"}, (ALONE,), True), ({"project": "iOS/Android"}, (ALONE,), True),
+    ({"project": "acme/other", "id": "acme/other#1"}, (ALONE,), False),
     ({}, (replace(ALONE, labels=("ui",)),), False), ({}, (replace(ALONE, projects=("Site",)),), False),
     ({}, (replace(ALONE, keywords=("ui",)),), False), ({}, (ALONE, Repo("two", "x")), False), ({}, (), False),
 ])  # fmt: skip

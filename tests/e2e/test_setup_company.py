@@ -134,13 +134,20 @@ def test_a_ticket_with_a_pull_request_of_a_person_is_left_to_it(
     assert left["web#1"] == f"{github.url}/{WEB}/pull/{issue.number} is open for it already"
 
 
-def test_the_preview_fits_into_80_columns_and_steers_no_terminal(night: CompanyNight, github: GitHub) -> None:
+@pytest.mark.parametrize("columns", [80, 60])
+def test_the_preview_fits_into_the_terminal_and_steers_it_not(
+    night: CompanyNight, github: GitHub, columns: int
+) -> None:
+    night.env |= {"COLUMNS": str(columns)}
     github.state.issue(WEB, "A title that is far too long for any table " * 4, labels=OURS, blocked_by=(1, 2, 3, 4))
     said = night.run("board", "preview", "--all")
     assert said.code == 0
-    assert [line for line in said.out.splitlines() if len(line) > 80] == []
+    shown = said.out + night.run("doctor", "--no-agents").out + night.run("board", "check").out
+    assert [line for line in shown.splitlines() if len(line) > columns] == []
     assert not {"\x1b", "\u202e"} & set(said.out)
-    assert "5 tickets would be taken from board github, in this order (1 at the first look," in said.out
+    assert "5 tickets would be taken from board github, in this order (1 at the first look," in " ".join(
+        said.out.split()
+    )
     assert "web#4: needs a node with ios; this one has" in " ".join(said.out.split())
     assert "Requests: GitHub " in said.out
 
@@ -319,13 +326,43 @@ def test_a_folder_is_still_what_enter_gives_where_no_service_is_guessed(newcomer
         ("--board trello", "There is no board of kind 'trello'"), ("--board githb", "Did you mean github?"),
         ("--label x", "--label means nothing for a folder"), ("--board github --team ENG", "Use --repo-slug"),
         ("--board github --set x", "this is not KEY=VALUE"), ("--board github --set labls=x", "Did you mean `labels`?"),
+        ("--board github --url acme.example", "'acme.example' is no address of a server"),
+        ("--board github --url http://127.0.0.1:http", "is no address of a server"),
+        ("--board github --set people=ada", "Expected `array`"),
+        ("--board github --token-env ghp_s3cret", "--token-env takes the name of an environment variable"),
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_sentence(newcomer: Newcomer, words: str, what: str) -> None:
     said = newcomer.night.run("init", *words.split(), cwd=newcomer.web)
     assert said.code == 2
     assert what in said.sentence
+    assert "s3cret" not in said.err
     assert newcomer.files() == ["README.md"]
+
+
+def test_a_service_that_is_not_there_is_one_sentence_with_its_cure(newcomer: Newcomer) -> None:
+    said = newcomer.night.run("init", "--board", "github", "--url", "http://127.0.0.1:9", "--yes", cwd=newcomer.web)
+    assert (said.code, "GitHub at http://127.0.0.1:9 cannot be reached" in said.sentence) == (1, True)
+    assert "Look at its address and at your network" in said.sentence
+    assert newcomer.files() == ["README.md"]
+
+
+@pytest.mark.parametrize("questions", range(4))
+def test_who_goes_away_at_a_question_leaves_nothing_behind(newcomer: Newcomer, questions: int) -> None:
+    asked = (("Number or name", "github"), ("Number or name", ""), ("(- for all)", ""), ("[y/N]", ""))
+    ends = (asked[questions][0], "\x04")
+    code, shown = newcomer.talks(["init", "--url", newcomer.github.url], *asked[:questions], ends)
+    assert (code, shown.splitlines()[-1]) == (130, "nightcrew: Stopped before the answer; nothing was changed.")
+    assert newcomer.files() == ["README.md"]
+
+
+def test_any_setting_of_the_board_can_be_given(newcomer: Newcomer) -> None:
+    more = ("authors=['ada', \"b'ob\"]", "pace=30", 'states={"in QA" = "working"}', "assignee=ada")
+    newcomer.init("--yes", "--label", 'q"a\n', *(word for one in more for word in ("--set", one)))
+    ((_, settings),) = load(newcomer.web / "nightcrew.toml", {}).boards.values()
+    assert settings["authors"] == ["ada", "b'ob"]
+    assert (settings["pace"], settings["states"], settings["assignee"]) == (30, {"in QA": "working"}, "ada")
+    assert settings["labels"] == ['q"a\n']
 
 
 def test_a_repository_elsewhere_must_be_named(newcomer: Newcomer) -> None:

@@ -182,7 +182,8 @@ async def lacking(service: Service, projects: Iterable[str], level: int, to_do: 
         try:
             may = (await service.get(at(project))).data.get("permissions") or {}
         except Refused as refused:
-            missing.append(refused.sentence())
+            gone = f"GitLab shows us no project {project}."
+            missing.append(gone if refused.status == 404 else refused.sentence())
             continue
         if max((int(part["access_level"]) for part in may.values() if part), default=0) < level:
             missing.append(f"It may not {to_do} in {project}: its role there must be at least {ROLES[level]}.")

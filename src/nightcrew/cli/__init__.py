@@ -106,7 +106,10 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(_wrong_use(error), err=True)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:  # Ctrl-C, or the end of the input, at a question
+        click.echo("\nnightcrew: Stopped before the answer; nothing was changed.", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

@@ -163,7 +163,7 @@ def _short(waits: str) -> str:
 def _left_text(rows: Sequence[Mapping[str, Any]], *, everything: bool) -> str:
     head = click.style(f"Left out: {len(rows)}", bold=True)
     some = rows if everything else rows[:SOME]
-    text = table(some, {"ticket": 8, "title": 12, "why": 40})
+    text = table(some, {"ticket": 8, "title": 12, "why": 30})
     more = [f"... and {len(rows) - len(some)} more: --all shows them."] if len(some) < len(rows) else []
     return "\n".join([head, text, *more, *notes(some, "ticket", "why", text)])
 

@@ -32,7 +32,7 @@ PATIENCE = 180.0  # seconds
 LOOK = 0.3  # seconds between two looks of the people at their forge
 TITLES = ("Fix the login", "Say hello in the README", "Round prices half up", "Explain the settings", "Sort the notes",
           "Name the release")  # fmt: skip
-SHOWN = {"ticket": 12, "state": 9, "comments": 8, "pull request": 40}
+SHOWN = {"ticket": 7, "state": 6, "comments": 8, "pull request": 51}
 
 
 def play(board: str, forge: str, *, once: bool, folder: Path | None, as_json: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,7 @@ class Given:
     label: str | None = None
     token: str = ""
     url: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def means_nothing(self) -> None:
         """Raises UsageError when it says anything: a folder has none of it."""
@@ -92,7 +93,7 @@ class Talk:
     def choose(self, question: str, ids: Sequence[str], names: Sequence[str], default: str, *,
                several: bool = False) -> tuple[str, ...]:  # fmt: skip
         """One or several of these, by number or by id."""
-        self.tell(question)
+        self.tell(wrapped(question))
         for number, name in enumerate(names[:LISTED], 1):
             self.tell(f"  {number:2}  {one_line(name)}")
         if len(names) > LISTED:
@@ -134,14 +135,17 @@ def kinds_here(kind: str) -> str:
     return kind
 
 
-def pairs(words: Iterable[str]) -> dict[str, str]:
-    """KEY=VALUE words. Raises UsageError for any other."""
-    found = {}
+def pairs(words: Iterable[str]) -> dict[str, object]:
+    """KEY=VALUE words; a value is what TOML takes it for, else text. Raises UsageError for any other."""
+    found: dict[str, object] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not re.fullmatch(r"\w+", key):
             raise UsageError(f"--set {word}: this is not KEY=VALUE.", hint="Like --set assignee=nightcrew.")
-        found[key] = value
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
     return found
 
 
@@ -150,6 +154,9 @@ def join(name: str, found: Survey, given: Given, talk: Talk) -> Joined:
     """Ask the service, and choose. Raises an error in one sentence; nothing is written anywhere."""
     kind = KINDS[name]
     token = given.token or kind.token
+    if not re.fullmatch(r"[A-Za-z_]\w*", token) or (token not in os.environ and not token.isupper()):
+        raise UsageError("--token-env takes the name of an environment variable; nothing was written.",
+                         hint=f"Put the token itself into one: export {kind.token}=...")  # fmt: skip
     if not os.environ.get(token, "").strip():
         raise ConfigError(f"The environment has no {token}, so {kind.title} cannot be asked; nothing was written.",
                           hint=f"{kind.cure}, then: export {token}=..., or name another with --token-env.")  # fmt: skip
@@ -179,7 +186,7 @@ def _tried(found: Survey, wanted: Wanted, talk: Talk) -> tuple[tuple[str, ...], 
         missing = app_run(_missing(app))
         if missing and not talk.asks:
             raise BoardError(f"The token in {wanted.token} is not enough: {' '.join(missing)} Nothing was written.",
-                             hint="Give it that, or name another with --token-env.")  # fmt: skip
+                             hint="Give it that, correct what you named, or name another by --token-env.")  # fmt: skip
         return missing, app_run(look(app, list(app.config.boards), everything=True))
 
 

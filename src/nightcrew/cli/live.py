@@ -56,6 +56,7 @@ class Teller(logging.Handler):
         self.app, self.terminal = app, sys.stderr.isatty()
         self.seen = max((e["id"] for e in app.store.events(limit=1)), default=0)
         self.told: dict[str, float] = {}
+        self.keys: dict[str, str] = {}
 
     async def follow(self) -> None:
         """Look again and again."""
@@ -78,7 +79,14 @@ class Teller(logging.Handler):
         for event in self.app.store.events(after=self.seen, limit=1000):
             self.seen = event["id"]
             if said := words(event):
-                self.line(str(event["at"]), event["run_id"].partition(":")[2], *said)
+                self.line(str(event["at"]), self._key(event["run_id"]), *said)
+
+    def _key(self, run_id: str) -> str:
+        """What people call the ticket: the id that Linear or Jira gives it tells them nothing."""
+        if run_id and run_id not in self.keys:
+            run = self.app.store.named(run_id)
+            self.keys[run_id] = run.key if run else run_id.partition(":")[2]
+        return self.keys.get(run_id, "")
 
     def emit(self, record: logging.LogRecord) -> None:
         """A fault that no event tells, once a minute: the database may be what fails."""
@@ -106,7 +114,7 @@ class Teller(logging.Handler):
         """The line that says what goes on."""
         store = self.app.store
         live = [a for a in store.open_attempts() if a.phase != "ended"]
-        at_work = ", ".join(f"{plain(a.run_id.partition(':')[2], 24)} {PHASES.get(a.phase, 'preparing')}" for a in live)
+        at_work = ", ".join(f"{plain(self._key(a.run_id), 24)} {PHASES.get(a.phase, 'preparing')}" for a in live)
         counts = ", ".join(
             f"{n} {state.replace('_', ' ')}" for state, n in sorted(store.counts().items()) if state != "working"
         )

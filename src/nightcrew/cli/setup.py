@@ -26,7 +26,9 @@ from nightcrew.cli.show import as_json, notes, say, table
 @click.option("--label", default=None, help="Only tickets with this label are taken, '' for all (default: nightcrew).")
 @click.option("--token-env", default="", help="The environment variable with the token (default: the usual one).")
 @click.option("--url", default="", help="The address of your own server.")
-@click.option("--set", "settings", multiple=True, help="A further setting of the board, as KEY=VALUE.")
+@click.option(
+    "--set", "settings", multiple=True, help="A further setting of the board, as KEY=VALUE in TOML or in words."
+)
 @click.option("--yes", is_flag=True, help="Ask nothing, write the file.")
 @click.option("--dry-run", is_flag=True, help="Print the file and write nothing.")
 @as_json
@@ -91,7 +93,7 @@ def doctor(config: Path | None, no_agents: bool, as_json: bool) -> None:
 
 
 def _checks_text(checks: list[dict[str, Any]]) -> str:
-    rows = table(checks, {"check": 4, "what": 18, "evidence": 40})
+    rows = table(checks, {"check": 4, "what": 18, "evidence": 30})
     return "\n".join([rows, *notes([c for c in checks if c["check"] in ("warn", "FAIL")], "what", "evidence", rows)])
 
 

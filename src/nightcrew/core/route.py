@@ -135,7 +135,8 @@ def _only(ticket: Ticket, repos: Sequence[Repo]) -> _Found:
     (repo,) = repos
     if repo.labels or repo.projects or repo.keywords:
         return _Found((), f"{repo.name} is not for every ticket: it lists labels, projects or keywords")
-    if "/" in ticket.project:  # issues on a forge name the repository that they are about: it is another one
+    # An issue on a forge names the repository that it is about: another one. A project elsewhere may be "iOS/Android".
+    if "/" in ticket.project and ticket.id.startswith(f"{ticket.project}#"):
         return _Found((), f'the ticket is about "{_show(ticket.project)}"')
     return _Found((repo,), f"{repo.name} is the only repository")
 

@@ -60,7 +60,9 @@ def _projects(found: Survey, wanted: Wanted | None) -> str:
     """Projects whose tickets do not find the repository by its address."""
     repo = Repo("it", over_http(found.remote) if wanted and wanted.pulls else "")
     named = wanted.projects if wanted else ()
-    lost = [name for name in named if route(Ticket("", "", "", "", project=name), [repo]).repo is None]
+    mark = "#1" if wanted and wanted.kind.hosts else ""  # an issue on a forge is called by its repository
+    tickets = [Ticket("", f"{name}{mark}", "", "", project=name) for name in named]
+    lost = [ticket.project for ticket in tickets if route(ticket, [repo]).repo is None]
     return f"projects = {_value(lost)}" if lost else "# projects = []"
 
 
@@ -70,9 +72,17 @@ def _line(key: str, value: object, says: str = "") -> str:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, str):
-        return toml(value)
-    return f"[{', '.join(map(toml, value))}]" if isinstance(value, Iterable) else str(value)
+    match value:
+        case str():
+            return toml(value)
+        case bool():
+            return str(value).lower()
+        case Mapping():
+            return f"{{ {', '.join(f'{toml(str(key))} = {_value(one)}' for key, one in value.items())} }}"
+        case Iterable():
+            return f"[{', '.join(map(_value, value))}]"
+        case _:
+            return str(value)
 
 
 def _about(name: str, versions: Mapping[str, str]) -> str:

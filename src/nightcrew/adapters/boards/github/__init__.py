@@ -335,7 +335,7 @@ class GitHubBoard:
         try:
             shown = (await self.service.get(f"/repos/{repo}")).data
         except Refused as refused:
-            return refused.sentence()
+            return f"GitHub shows us no repository {repo}." if refused.status == 404 else refused.sentence()
         if shown.get("archived") or not shown.get("has_issues", True):
             return f"{repo} is archived, or its issues are switched off: nothing can be written there."
         may = shown.get("permissions", {})

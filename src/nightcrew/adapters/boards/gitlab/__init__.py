@@ -31,6 +31,7 @@ from nightcrew.transport import Fault, Lost, Refused, Service, told_as
 __all__ = ["GitLabBoard", "Settings"]
 
 HOLDS = {"labels", "priority"}
+MOST_CONSIDERED = 100
 ENDS = (TicketState.DONE, TicketState.CLOSED)
 
 
@@ -259,6 +260,17 @@ class GitLabBoard:
     def delivery(self, raw: bytes, headers: Mapping[str, str], now: float) -> str | None:
         """See `Hooked.delivery`. GitLab tells no time."""
         return verify(raw, headers, secret("[board]", "webhook_secret", self.settings.webhook_secret))
+
+    async def considered(self) -> list[Ticket]:
+        """See `Previewing.considered`: one request for each project; blockers are not asked."""
+        query = {"state": "opened", "order_by": "created_at", "sort": "desc", "per_page": MOST_CONSIDERED}
+        found: list[Ticket] = []
+        with told_as(BoardError):
+            for project in self.issues:
+                for raw in (await self.service.get(f"{at(project)}/issues", query)).data:
+                    trusted = await self._trusts(project, raw)
+                    found.append(self.reader.ticket(self.name, project, raw, trusted=trusted))
+        return sorted(found, key=lambda ticket: str(ticket.created_at), reverse=True)[:MOST_CONSIDERED]
 
     async def about(self) -> dict[str, object]:
         """Who we are there, which projects we are in, and what we may not do."""
