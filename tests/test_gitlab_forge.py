@@ -198,9 +198,9 @@ async def test_gitlabs_own_notes_are_no_remarks_and_a_verdict_is_one(gitlab: Git
     assert (said.author, said.verdict, said.text, said.trusted) == ("ada", "changes", "", True)
     gitlab.state.approve(merge, "ada")  # takes the other back
     (said,) = (await one.standing(repo(gitlab), number)).remarks
-    assert (said.verdict, (await one.standing(repo(gitlab), number)).approved) == ("approved", True)
+    assert (said.verdict, (await one.standing(repo(gitlab), number)).approvals) == ("approved", (merge.sha,))
     gitlab.state.request_changes(merge, "bob")  # outweighs it
-    assert not (await one.standing(repo(gitlab), number)).approved
+    assert (await one.standing(repo(gitlab), number)).approvals == ()
 
 
 async def test_rules_of_the_project_decide_what_is_approved_and_up_to_date(gitlab: GitLab) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from nightcrew.core import followup, lifecycle
 from nightcrew.core.followup import Cause, Did, Past, Reaction
-from nightcrew.core.model import PullRequest, Repo, Run, RunState, Standing
+from nightcrew.core.model import Check, PullRequest, Repo, Run, RunState, Standing
 from nightcrew.core.outcome import Outcome
 from nightcrew.core.view import React
 from nightcrew.crew import Crew
@@ -58,15 +57,23 @@ class Watch:
             for run in runs:
                 stamp = stamps.get(run.pull_request, "")
                 if not stamp or self.stamps.get(run.id) != stamp or run.id not in self.standings:
-                    self._saw(crew, run, await following.standing(repo, run.pull_request), stamp)
+                    await self._one(crew, repo, run, following, stamp)
             return
         pulls = await forge.list(repo)
         self.pulls = {key: pull for key, pull in self.pulls.items() if key[0] != repo.name}
         for pull in reversed(pulls):
             self.pulls[repo.name, pull.branch] = pull
 
+    async def _one(self, crew: Crew, repo: Repo, run: Run, following: Following, stamp: str) -> None:
+        """One that cannot be read keeps what was seen of it, and hides no other."""
+        try:
+            self._saw(crew, run, await following.standing(repo, run.pull_request), stamp)
+        except ForgeError as error:
+            log.warning("pull.unknown", extra={"run": run.id, "error": error.sentence()})
+
     def _saw(self, crew: Crew, run: Run, standing: Standing, stamp: str) -> None:
         self.pulls[run.repo, run.branch] = standing.pull
+        standing = followup.judged(standing, crew.store.reactions.of([run.id]).get(run.id, ()))
         self.standings[run.id] = standing
         self.pushed[run.id] = lifecycle.our_heads(crew.store.attempts_of(run.id), ())
         self.stamps[run.id] = stamp if standing.mergeable is not None else ""  # else it is asked again next time
@@ -155,8 +162,7 @@ async def _do(crew: Crew, run: Run, standing: Standing, past: Past) -> None:
         case Did.RERUN:
             for check in standing.checks:
                 if check.state == "failed":
-                    with suppress(ForgeError):  # where it cannot be run again, an agent is sent next
-                        await forge.rerun(repo, check)
+                    await _rerun(forge, repo, check)
         case Did.UPDATE:
             await _update(crew, run, repo, standing, past)
         case Did.READY:
@@ -170,6 +176,15 @@ async def _do(crew: Crew, run: Run, standing: Standing, past: Past) -> None:
             await _answer(crew, run, repo, forge, standing, past)
 
 
+async def _rerun(forge: Following, repo: Repo, check: Check) -> None:
+    """Where it cannot be run again, an agent is sent next. Raises ForgeError for an outage."""
+    try:
+        await forge.rerun(repo, check)
+    except ForgeError as error:
+        if error.__cause__ and not isinstance(error.__cause__, Refused):
+            raise
+
+
 async def _update(crew: Crew, run: Run, repo: Repo, standing: Standing, past: Past) -> None:
     """Merge the base into the branch, as the forge's own button does, but only onto the head that was seen."""
     hub = crew.hubs[repo.name]
@@ -181,7 +196,7 @@ async def _update(crew: Crew, run: Run, repo: Repo, standing: Standing, past: Pa
         return  # the forge will say so, and then an agent is sent
     made = await hub.commit_tree(merged.tree, [head, base], f"Merge {standing.pull.base} into {run.branch}")
     crew.store.reactions.remember(
-        replace(past, fingerprint=f"{followup.UPDATED}{made}", did=Did.NOTE, head=made, done=True)
+        replace(past, fingerprint=f"{followup.UPDATED}{head}:{made}", did=Did.NOTE, head=made, done=True)
     )
     await hub.push([Push(f"refs/heads/{run.branch}", made, head)])
 

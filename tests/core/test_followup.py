@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightcrew.core.followup import Cause, Did, Past, Reaction, react, says
+from nightcrew.core.followup import CLEAN, UPDATED, Cause, Did, Past, Reaction, judged, react, says
 from nightcrew.core.model import Check, FollowUp, PullRequest, Remark, Standing
 
 NOW = datetime(2026, 11, 27, 3, tzinfo=UTC)
@@ -72,6 +72,7 @@ def test_a_fresh_one_waits() -> None:
     (replace(FRESH, remarks=(said("@nightcrew please rename"),)), (Cause.REVIEW, Did.AGENT)),
     (replace(FRESH, remarks=(said(bot=True, thread="t"),)), (Cause.BOTS, Did.AGENT)),
     (replace(FRESH, remarks=(said("coverage 80 %", bot=True),)), None),
+    (replace(FRESH, remarks=(said(thread="t", trusted=False), said("As you say", bot=True, thread="t"))), None),
     (with_checks(*GREEN, approved=True, remarks=(said(minutes=1),)), None),
 ])  # fmt: skip
 def test_each_row_of_the_table(standing: Standing, wanted: tuple[Cause, Did] | None) -> None:
@@ -97,6 +98,36 @@ def test_when_people_ask_for_something_the_count_begins_anew() -> None:
     rounds = [did(with_checks(*RED, head=f"h{n}")) for n in range(POLICY.check_rounds)]
     asked = replace(did(replace(FRESH, remarks=(said(),))), at=NOW + timedelta(minutes=1))
     assert reacted(with_checks(*RED, head="h9"), *rounds, asked) == (Cause.CHECKS, Did.AGENT)
+
+
+@pytest.mark.parametrize(("bad", "well"), [
+    (replace(FRESH, mergeable=False), FRESH),
+    (with_checks(*RED), with_checks(Check("test", "passed"), Check("lint", "passed"))),
+])  # fmt: skip
+def test_what_was_seen_well_since_is_counted_anew(bad: Standing, well: Standing) -> None:
+    past: list[Past] = []
+
+    def seen(standing: Standing, head: str) -> Did | None:
+        now = NOW + timedelta(minutes=len(past))
+        standing = replace(standing, pull=replace(PULL, head=head))
+        found = react(standing, (), past, POLICY, now)
+        past.extend([replace(found.past("r", standing, now), done=True)] if found else [])
+        return found.did if found else None
+
+    for n in range(0, 8, 2):  # each time one try is enough
+        assert seen(bad, f"h{n}") is Did.AGENT
+        assert seen(replace(well, mergeable=None, checks=()), f"h{n + 1}") is None  # it is not known yet
+        assert seen(well, f"h{n + 1}") is Did.NOTE
+        assert seen(well, f"h{n + 1}") is None
+    tries = [seen(bad, f"g{n}") for n in range(9)]
+    assert tries[-1] is Did.SAY
+    assert Did.NOTE not in tries
+
+
+def test_a_check_that_was_red_and_is_not_there_yet_is_not_mended() -> None:
+    red = did(with_checks(*RED))
+    assert reacted(with_checks(Check("lint", "passed"), head="h2"), red) is None
+    assert reacted(with_checks(Check("lint", "passed"), Check("test", "passed"), head="h2"), red) is not None
 
 
 def test_a_flaky_check_is_run_once_more_before_an_agent_is_sent() -> None:
@@ -138,6 +169,16 @@ def test_it_is_merged_only_where_the_owner_wants_that(how: str) -> None:
     assert reacted(ready, policy=policy) == (Cause.READY, Did.MERGE)
     assert reacted(replace(ready, approved=False), policy=policy) is None
     assert reacted(replace(ready, merging=True), policy=policy) is None
+
+
+def test_an_approval_outlives_our_merges_of_the_base_and_nothing_else() -> None:
+    updates = [Past("r", 7, Cause.BEHIND, f"{UPDATED}{was}:{made}", Did.NOTE, NOW, done=True, head=made)
+               for was, made in (("h1", "h2"), ("h2", "h3"))]  # fmt: skip
+    for head, approved in (("h1", True), ("h2", True), ("h3", True), ("h4", False)):
+        standing = replace(FRESH, pull=replace(PULL, head=head), approvals=("h1",))
+        assert judged(standing, updates).approved is approved
+    assert not judged(replace(FRESH, approvals=("",)), ()).approved  # nobody knows of which commit
+    assert judged(replace(FRESH, approved=True), ()).approved  # the rules of the repository say so
 
 
 def test_what_the_queue_gives_back_goes_to_an_agent() -> None:
@@ -215,8 +256,9 @@ def test_no_agent_is_sent_twice_for_one_thing_nor_without_end(seen: list[Standin
             for remark in found.remarks:
                 assert (remark.trusted, remark.mine) == (True, False)
     sent = [p.cause for p in past if p.did is Did.AGENT]
+    clean = sum(p.cause is Cause.CHECKS and p.fingerprint.startswith(CLEAN) for p in past)
     assert sent.count(Cause.BOTS) <= POLICY.bot_rounds * (1 + sent.count(Cause.REVIEW))
-    assert sent.count(Cause.CHECKS) <= POLICY.check_rounds * (1 + sent.count(Cause.REVIEW))
+    assert sent.count(Cause.CHECKS) <= POLICY.check_rounds * (1 + sent.count(Cause.REVIEW) + clean)
 
 
 @given(standings)

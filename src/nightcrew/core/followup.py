@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -43,7 +43,7 @@ class Did(StrEnum):
 class Past:
     """One thing that was done about a pull request, remembered for good. `done`: nothing of it is left to do.
 
-    `ids` are the remarks it was about, `threads` those to be answered, `head` the head it was seen at.
+    `ids` are the remarks and checks it was about, `threads` those to be answered, `head` the head it was seen at.
     """
 
     run_id: str
@@ -77,13 +77,18 @@ class Reaction:
         threads = dict.fromkeys(r.thread for r in self.remarks if r.thread)
         return Past(run_id, standing.pull.number, self.cause, self.fingerprint, self.did, now, done=not asked
                     and self.did in (Did.AGENT, Did.NOTE), head=standing.pull.head, why=self.why,
-                    ids=tuple(r.id for r in self.remarks), threads=tuple(threads))  # fmt: skip
+                    ids=(*(r.id for r in self.remarks), *(f"{CHECK}{c.name}" for c in self.checks)),
+                    threads=tuple(threads))  # fmt: skip
 
 
+CHECK = "check:"
+"""Begins the name of a check among what something was about."""
+CLEAN = "clean:"
+"""Begins the fingerprint by which it is remembered that what agents were sent for was seen mended."""
 STUCK = timedelta(hours=1)
 """So long after some checks failed nobody waits any more for others that still run: they may never end."""
 UPDATED = "updated:"
-"""Begins the fingerprint by which a head that we made of branch and base is remembered as ours."""
+"""Begins the fingerprint by which a head that we made of branch and base is remembered as ours; both heads follow."""
 ROUNDS = {
     Cause.CHECKS: "check_rounds", Cause.REVIEW: "review_rounds", Cause.BOTS: "bot_rounds",
     Cause.CONFLICT: "conflict_rounds", Cause.QUEUE: "queue_rounds",
@@ -111,7 +116,7 @@ def react(standing: Standing, ours: Collection[str], past: Sequence[Past], polic
 def _bounded(found: Reaction, past: Sequence[Past], policy: FollowUp) -> Reaction:
     """The reaction, or, when agents were sent for this cause often enough, giving it up."""
     most = getattr(policy, ROUNDS[found.cause]) if found.did is Did.AGENT else 0
-    return _given_up(found, most) if found.did is Did.AGENT and _rounds(found.cause, past) >= most else found
+    return _given_up(found, most) if found.did is Did.AGENT and len(_sent(found.cause, past)) >= most else found
 
 
 def _found(standing: Standing, ours: Collection[str], past: Sequence[Past], policy: FollowUp, now: datetime,
@@ -121,6 +126,7 @@ def _found(standing: Standing, ours: Collection[str], past: Sequence[Past], poli
     if ours and head not in ours:
         yield Reaction(Cause.MOVED, head, Did.NOTE, f"somebody else pushed {head[:12]} to it: work goes on on top")
     yield from _answers(standing, past)
+    yield from _mended(standing, past)
     if standing.mergeable is False:
         yield _conflict(standing)
     yield from _checks(standing, past, policy, now, flaky)
@@ -138,6 +144,23 @@ def _answers(standing: Standing, past: Sequence[Past]) -> Iterator[Reaction]:
     for one in past:
         if one.did is Did.AGENT and not one.done and standing.pull.head != one.head:
             yield Reaction(one.cause, f"answer:{one.fingerprint}", Did.ANSWER, f"answered in {standing.pull.head[:12]}")
+
+
+def _mended(standing: Standing, past: Sequence[Past]) -> Iterator[Reaction]:
+    """What agents were sent for is well now: when it happens again, that is counted anew.
+
+    Checks are when all of them passed that were red: more of them may come yet, which does not count against it.
+    """
+    head = standing.pull.head
+    if standing.mergeable and _sent(Cause.CONFLICT, past):
+        yield Reaction(Cause.CONFLICT, f"{CLEAN}{head}:{standing.base_head}", Did.NOTE, "it does not conflict any more")
+    red = {id_.removeprefix(CHECK) for one in _sent(Cause.CHECKS, past) for id_ in one.ids}
+    if red and _green(standing) and red <= {check.name for check in standing.checks}:
+        yield Reaction(Cause.CHECKS, f"{CLEAN}{head}", Did.NOTE, f"{', '.join(sorted(red))} passed")
+
+
+def _green(standing: Standing) -> bool:
+    return bool(standing.checks) and all(check.state == "passed" for check in standing.checks)
 
 
 def _conflict(standing: Standing) -> Reaction:
@@ -183,8 +206,12 @@ def unanswered(standing: Standing, past: Sequence[Past]) -> tuple[Remark, ...]:
 
 
 def _by_bots(standing: Standing, past: Sequence[Past]) -> tuple[Remark, ...]:
-    """What robots ask for: in threads and reviews alone, for what they say below is mostly a report."""
-    return tuple(r for r in _open(standing, past) if r.bot and (r.thread or r.verdict == "changes"))
+    """What robots ask for: in threads that they begin and reviews alone. What they say below is mostly a report, and
+    what they answer in a thread is for whoever spoke to them there, a stranger maybe.
+    """
+    begins = {r.thread: r.id for r in reversed(standing.remarks) if r.thread}
+    asked = (r for r in _open(standing, past) if r.bot)
+    return tuple(r for r in asked if r.verdict == "changes" or (r.thread and begins[r.thread] == r.id))
 
 
 def _open(standing: Standing, past: Sequence[Past]) -> Iterator[Remark]:
@@ -239,7 +266,7 @@ def _onward(standing: Standing, past: Sequence[Past], policy: FollowUp) -> Itera
                     f"is on {standing.pull.base} now its checks fail. Merge commit {standing.base_head} into your "
                     "branch, run the tests, and mend what fails.")  # fmt: skip
         yield Reaction(Cause.QUEUE, head, Did.AGENT, "it was taken out of the merge queue", feedback)
-    green = bool(standing.checks) and all(c.state == "passed" for c in standing.checks)
+    green = _green(standing)
     clear = standing.mergeable is True and not standing.draft and (green or not standing.checks)
     if standing.draft and green and policy.ready == "green":
         yield Reaction(Cause.DRAFT, "green", Did.READY, "its checks are green: it is ready for review")
@@ -251,23 +278,41 @@ def _onward(standing: Standing, past: Sequence[Past], policy: FollowUp) -> Itera
         yield Reaction(Cause.READY, head, did, "green and approved" if green else "approved; there are no checks")
 
 
-def _rounds(cause: Cause, past: Sequence[Past]) -> int:
-    """How often an agent was sent for it, since people last asked for something: then counting begins anew.
+def _sent(cause: Cause, past: Sequence[Past]) -> list[Past]:
+    """When an agent was sent for it, since it was last seen mended or people asked for something: these begin anew.
 
     What people ask for is counted until that was given up: who asks again after that is heard.
     """
-    count = 0
+    sent: list[Past] = []
     for one in sorted(past, key=lambda p: p.at):
-        if one.did is Did.SAY and one.cause is cause is Cause.REVIEW:
-            count = 0
-        elif one.did is Did.AGENT:
-            count = 0 if one.cause is Cause.REVIEW and cause is not Cause.REVIEW else count + (one.cause is cause)
-    return count
+        over = one.fingerprint.startswith(CLEAN) or (one.did is Did.SAY and cause is Cause.REVIEW)
+        if (one.cause is cause and over) or (one.did is Did.AGENT and one.cause is Cause.REVIEW is not cause):
+            sent = []
+        elif one.did is Did.AGENT and one.cause is cause:
+            sent.append(one)
+    return sent
 
 
 def _given_up(found: Reaction, most: int) -> Reaction:
     text = f"after {most} tries: {found.why}. It waits for a person."
     return Reaction(found.cause, f"stopped:{found.fingerprint}", Did.SAY, text, remarks=found.remarks)
+
+
+def approvals(remarks: Iterable[Remark]) -> tuple[str, ...]:
+    """The heads that people who may write approve, () while the last word of one of them is that changes are needed."""
+    last = {r.author: r for r in remarks if r.trusted and r.verdict and not r.bot and not r.mine}
+    verdicts = {r.verdict for r in last.values()}
+    return () if "changes" in verdicts else tuple(r.head for r in last.values() if r.verdict == "approved")
+
+
+def judged(standing: Standing, past: Iterable[Past]) -> Standing:
+    """With whether it is approved where no rule says so: at this very head, or before we merged the base into it."""
+    made_of = {p.head: p.fingerprint.split(":")[1] for p in past if p.fingerprint.startswith(UPDATED)}
+    head, same = standing.pull.head, set[str]()
+    while head and head not in same:
+        same.add(head)
+        head = made_of.get(head, "")
+    return replace(standing, approved=standing.approved or bool(same.intersection(standing.approvals)))
 
 
 def says(standing: Standing) -> str:

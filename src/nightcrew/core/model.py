@@ -197,6 +197,7 @@ class Remark:
     bot: bool = False
     mine: bool = False  # said with nightcrew's own login
     resolved: bool = False
+    head: str = ""  # of a verdict: the commit it was given on
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,8 @@ class Standing:
     behind: bool = False  # the rules want it up to date with its base, and it is not
     checks: tuple[Check, ...] = ()  # of the head
     remarks: tuple[Remark, ...] = ()  # oldest first
-    approved: bool = False  # as the rules of the repository want it; with no rule, by one trusted person
+    approved: bool = False  # as the rules of the repository want it
+    approvals: tuple[str, ...] = ()  # where no rule wants one: the heads that people who may write approved
     merging: bool = False  # in a merge queue, or to be merged by the forge when all is green
 
 

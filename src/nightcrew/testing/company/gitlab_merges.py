@@ -33,7 +33,7 @@ def open_merge(a: Asked) -> tuple[int, Json]:
         raise Answered(409, {"message": [why]})
     now, number = a.state.now(), max(place.merges, default=0) + 1
     made = Merge(number, a.state.id(), body["title"], "", a.login, now, now, moved=a.state.id(), source=source,
-                 target=target, sha=sha)  # fmt: skip
+                 target=target, sha=sha, versions=[(a.state.id(), sha, now)])  # fmt: skip
     place.merges[number] = made
     made.body = a.state.obey(place, made, a.login, body.get("description", ""))
     return 201, a.views.one(place, made, diverged=False)
@@ -157,6 +157,12 @@ def approvals(a: Asked) -> Json:
 def reviewers(a: Asked) -> list[Json]:
     rows = a.merge().reviewers.items()
     return a.page(rows, lambda row: {"user": a.views.user(row[0]), "state": row[1], "created_at": a.merge().at})
+
+
+@on("GET", f"{ONE}/versions")
+def versions(a: Asked) -> list[Json]:
+    rows = list(reversed(a.merge().versions))
+    return a.page(rows, lambda row: a.views.version(a.place, a.merge(), *row))
 
 
 # -- pipelines and jobs ------------------------------------------------------------------------------------------------

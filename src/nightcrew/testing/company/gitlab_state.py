@@ -74,6 +74,7 @@ class Merge(Issue):
     fork: bool = False  # its branch is in somebody else's project
     approvals: dict[str, str] = field(default_factory=dict)  # who -> when
     reviewers: dict[str, str] = field(default_factory=dict)  # who -> how far
+    versions: list[tuple[int, str, str]] = field(default_factory=list)  # number, head, when it was pushed
     prepared: bool = False
     asked: tuple[str, str] = ("", "")  # the commits whether they merge is being found out of
     checked: tuple[str, str] = ("", "")  # and was
@@ -256,6 +257,7 @@ class State:
         sha = place.bare.sha(f"refs/heads/{merge.source}")
         if merge.state == "opened" and not merge.fork and sha and sha != merge.sha:
             merge.sha = sha
+            merge.versions.append((self.id(), sha, self.now()))
             self.note(merge, merge.author, "added 1 commit", system=True)
         return merge.sha
 
@@ -270,6 +272,7 @@ class State:
 
     def approve(self, merge: Merge, author: str) -> None:
         with self.turn:
+            self.head(next(p for p in self.places.values() if merge in p.merges.values()), merge)
             merge.approvals[author] = self.now()
             merge.reviewers[author] = "approved"
             self.note(merge, author, "approved this merge request", system=True)

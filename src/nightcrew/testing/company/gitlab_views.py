@@ -147,6 +147,11 @@ class Views:
         }  # fmt: skip
         return shown | ({"diverged_commits_count": self.diverged(place, merge)} if diverged else {})
 
+    def version(self, place: Place, merge: Merge, number: int, head: str, at: str) -> Json:
+        base = self.state.base_head(place, merge)
+        return {"id": number, "head_commit_sha": head, "base_commit_sha": base, "start_commit_sha": base,
+                "created_at": at, "merge_request_id": merge.id, "state": "collected", "real_size": "1"}  # fmt: skip
+
     def approvals(self, place: Place, merge: Merge) -> Json:
         shown = [{"user": self.user(name), "approved_at": at} for name, at in merge.approvals.items()]
         left = max(place.approvals - len(shown), 0)

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import pytest
 
+from nightcrew.core.followup import judged
 from nightcrew.core.model import Check, PullRequest, Repo, Standing
 from nightcrew.errors import ForgeError
 from nightcrew.ports import Following, Forge
@@ -163,9 +164,19 @@ class FollowingContract(ForgeContract):
         self, forge: FollowingForge, repo: Repo, people: People, opened: PullRequest
     ) -> None:
         people.review(repo, opened.number, STRANGER, "approved", "nice")
-        assert not (await forge.standing(repo, opened.number)).approved
+        assert not judged(await forge.standing(repo, opened.number), ()).approved
         people.review(repo, opened.number, WRITER, "approved", "")
-        assert (await forge.standing(repo, opened.number)).approved
+        assert judged(await forge.standing(repo, opened.number), ()).approved
+
+    async def test_an_approval_counts_for_the_head_it_was_given_on(
+        self, forge: FollowingForge, repo: Repo, push: Push, people: People, opened: PullRequest
+    ) -> None:
+        people.review(repo, opened.number, WRITER, "approved", "")
+        push("a", one="2\n")
+        standing = await forge.standing(repo, opened.number)
+        assert (judged(standing, ()).approved, standing.approvals) == (False, (opened.head,))
+        people.review(repo, opened.number, WRITER, "approved", "")
+        assert judged(await forge.standing(repo, opened.number), ()).approved
 
     async def test_what_we_say_is_one_comment_kept_up_to_date(
         self, forge: FollowingForge, again: FollowingForge, repo: Repo, people: People, opened: PullRequest

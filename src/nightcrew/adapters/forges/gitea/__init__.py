@@ -18,6 +18,7 @@ from nightcrew.adapters.forges.gitea import parse, watch
 from nightcrew.adapters.forges.gitea.access import Access
 from nightcrew.adapters.forges.gitea.api import Json, at, pages, rows, service, slug, total, verify
 from nightcrew.adapters.forges.gitea.talk import UNKNOWN, Talk
+from nightcrew.core.followup import approvals
 from nightcrew.core.model import Check, PullRequest, Repo, Standing
 from nightcrew.errors import ForgeError
 from nightcrew.settings import read_settings, secret
@@ -236,6 +237,7 @@ class GiteaForge:
             mergeable=watch.merges(self._watch.of(repo.name, number), raw, self.now()), behind=outdated,
             checks=parse.parse_checks(statuses, raw["head"]["sha"], rule.required, self.settings.url),
             remarks=remarks, approved=parse.approved(remarks, rule.approvals),
+            approvals=() if rule.approvals else approvals(remarks),
             merging=raw["state"] == "open" and parse.merging(timeline),
         )  # fmt: skip
 

@@ -171,7 +171,8 @@ def parse_remarks(comments: Iterable[Raw], reviews: Iterable[Raw], lines: Iterab
     for raw in reviews:
         verdict = "" if raw["dismissed"] else VERDICTS.get(raw["state"], "")
         if verdict or (raw["body"] and raw["state"] not in ("PENDING", "REQUEST_REVIEW")):
-            found.append((when(raw["submitted_at"]), 1, raw["id"], raw, {"verdict": verdict}))
+            given = {"verdict": verdict, "head": raw.get("commit_id") or ""}
+            found.append((when(raw["submitted_at"]), 1, raw["id"], raw, given))
     return tuple(
         _remark(f"{'r' * kind}{number}", at, raw, place, me, writers, robots)
         for at, kind, number, raw, place in sorted(found, key=lambda row: row[:3])
@@ -198,9 +199,9 @@ def authors(*lists: Iterable[Raw]) -> set[str]:
 
 
 def approved(remarks: Iterable[Remark], needed: int) -> bool:
-    """By as many as the rules want, at least one, with nobody trusted whose last word is that changes are needed."""
+    """By as many as the rules want, with nobody trusted whose last word is that changes are needed."""
     last = {r.author: r.verdict for r in remarks if r.trusted and r.verdict}
-    return "changes" not in last.values() and list(last.values()).count("approved") >= max(needed, 1)
+    return "changes" not in last.values() and list(last.values()).count("approved") >= needed > 0
 
 
 def merging(timeline: Iterable[Raw]) -> bool:

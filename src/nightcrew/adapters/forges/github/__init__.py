@@ -37,6 +37,7 @@ __all__ = ["GitHubForge", "Settings"]
 
 log = logging.getLogger("nightcrew.forges.github")
 METHODS = ("squash", "merge", "rebase")
+MOVED = b'{"message": "It has moved to another repository, or this one has a name that nightcrew.toml does not know."}'
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,9 +190,10 @@ class GitHubForge:
 
     async def _trusted(self, place: str, said: Sequence[Mapping[str, Any]]) -> frozenset[str]:
         people = {one.lower() for one in self.settings.people}
-        by = {one["author"]["login"]: (one["author"], one["authorAssociation"]) for one in said if one["author"]}
+        by = {follow.named(one["author"]): (one["author"], one["authorAssociation"]) for one in said if one["author"]}
         may = [name for name, who in by.items()
-               if (not people or name.lower() in people) and await self._writers.may(place, *who)]  # fmt: skip
+               if (not people or people & {name.lower(), name.lower().removesuffix("[bot]")})
+               and (follow.is_app(who[0]) or await self._writers.may(place, *who))]  # fmt: skip
         return frozenset(may)
 
     async def _followed(self, repo: Repo, number: int) -> dict[str, Any]:
@@ -306,7 +308,10 @@ class GitHubForge:
         """See `Relaying.relay`."""
         self._at(repo)
         if body is None:
-            return await self.service.relay(path, headers)
+            got = await self.service.relay(path, headers)
+            # Logs and archives are elsewhere. What moved within the API is another repository's, or it has a new name.
+            moved = got.found.startswith(("/repos/", "/repositories/"))
+            return Relayed(404, {"content-type": "application/json"}, MOVED) if moved else got
         return await self.service.relay(graphql_path(self.service.base), headers, body, scope=GRAPHQL)
 
     def relay_env(self, repo: Repo, url: str, token: str, folder: Path) -> Mapping[str, str]:

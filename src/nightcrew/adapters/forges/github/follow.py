@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
 from nightcrew.adapters.github_api import Json, wrote
+from nightcrew.core.followup import approvals
 from nightcrew.core.model import Check, PullRequest, Remark, Standing
 
 BATCH = 50  # pull requests asked for in one request
 PASSED = frozenset({"SUCCESS", "SKIPPED", "NEUTRAL"})
 MERGES = frozenset({"CLEAN", "HAS_HOOKS"})
 """Words of `mergeStateStatus` for what can be merged now: GitHub refuses to wait for that with auto-merge."""
+DECISIONS = frozenset({"APPROVED", "REVIEW_REQUIRED", "CHANGES_REQUESTED"})
+"""Words of `reviewDecision` where a rule asks for a review."""
 STAMP = """
 fragment Stamp on PullRequest {
   number state isDraft updatedAt mergeable mergeStateStatus reviewDecision headRefOid isInMergeQueue
@@ -111,7 +114,7 @@ def said(data: Json) -> list[Json]:
 
 
 def parse_standing(data: Json, repo: str, writers: frozenset[str], me: str) -> Standing:
-    """The answer to FOLLOW_UP. Only `writers` are trusted; `me` is our login."""
+    """The answer to FOLLOW_UP. Only `writers` are trusted, as they are `named`; `me` is our login."""
     raw = data["repository"]["pullRequest"]
     remarks = _remarks(raw, writers, me)
     commit, contexts = checked(data)
@@ -120,7 +123,8 @@ def parse_standing(data: Json, repo: str, writers: frozenset[str], me: str) -> S
         pull=_pull(raw, repo), base_head=((raw["baseRef"] or {}).get("target") or {}).get("oid", ""),
         draft=raw["isDraft"], mergeable={"MERGEABLE": True, "CONFLICTING": False}.get(raw["mergeable"]),
         behind=raw["mergeStateStatus"] == "BEHIND", checks=tuple(map(_check, checks)), remarks=remarks,
-        approved=_approved(raw["reviewDecision"], remarks),
+        approved=raw["reviewDecision"] == "APPROVED",
+        approvals=() if raw["reviewDecision"] in DECISIONS else approvals(remarks),
         merging=bool(raw["isInMergeQueue"] or raw["autoMergeRequest"]),
     )  # fmt: skip
 
@@ -138,14 +142,6 @@ def _pull(raw: Mapping[str, Any], repo: str) -> PullRequest:
         body=raw["body"], state=raw["state"].lower(), head=raw["headRefOid"], url=raw["url"],
         created_at=raw["createdAt"], merged_sha=(raw["mergeCommit"] or {}).get("oid", ""),
     )  # fmt: skip
-
-
-def _approved(decision: str | None, remarks: Sequence[Remark]) -> bool:
-    """As GitHub's rules say; where no rule asks for a review, by the last word of one trusted person."""
-    if decision in ("APPROVED", "REVIEW_REQUIRED", "CHANGES_REQUESTED"):
-        return decision == "APPROVED"
-    last = {r.author: r.verdict for r in remarks if r.trusted and r.verdict}
-    return "approved" in last.values() and "changes" not in last.values()
 
 
 def _check(raw: Mapping[str, Any]) -> Check:
@@ -179,7 +175,7 @@ def _remarks(raw: Mapping[str, Any], writers: frozenset[str], me: str) -> tuple[
     for review in raw["reviews"]["nodes"]:
         verdict = {"APPROVED": "approved", "CHANGES_REQUESTED": "changes"}.get(review["state"], "")
         if verdict or (review["body"] and review["state"] != "DISMISSED"):
-            found.append((review, {"verdict": verdict}))
+            found.append((review, {"verdict": verdict, "head": (review["commit"] or {}).get("oid", "")}))
     made = [_remark(one, place, writers, me) for one, place in found]
     return tuple(remark for _, _, remark in sorted(made, key=lambda row: row[:2]))
 
@@ -189,18 +185,29 @@ def _remark(
 ) -> tuple[str, int, Remark]:
     author = raw["author"] or {"login": "ghost", "__typename": "User"}
     name, at = author["login"], raw.get("createdAt") or raw["submittedAt"]
-    bot = author["__typename"] == "Bot" or name.endswith("[bot]")
     remark = Remark(
         id=raw["id"],
         author=name,
         text=_plain(raw["body"]),
         at=at,
-        trusted=name in writers,
-        bot=bot,
+        trusted=named(author) in writers,
+        bot=is_app(author),
         mine=wrote(author, me),
         **place,
     )
     return at, raw["databaseId"] or 0, remark
+
+
+def is_app(author: Mapping[str, Any]) -> bool:
+    """Whether an app wrote it. GitHub says of most that they have no association with the repository; but an app writes
+    only where its owners installed it with the permission to.
+    """
+    return bool(author["__typename"] == "Bot")
+
+
+def named(author: Mapping[str, Any]) -> str:
+    """Its login as REST has it: GraphQL calls an app as a person may be called."""
+    return f"{author['login'].removesuffix('[bot]')}[bot]" if is_app(author) else str(author["login"])
 
 
 def mark(key: str) -> str:

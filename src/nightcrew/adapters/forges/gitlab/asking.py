@@ -84,7 +84,9 @@ class Asking:
             self._jobs(project, pipeline), self.branch(project, raw["target_branch"]), self.project(project),
             self.who(),
         )  # fmt: skip
-        told = follow.Told(raw, discussions, approvals, reviewers, pipeline, jobs, base, rules, me=me)
+        asked = bool(approvals.get("approved_by")) and not follow.ruled(approvals)
+        versions = await self._or(f"{path}/versions", [], {"per_page": BATCH}) if asked else []
+        told = follow.Told(raw, discussions, approvals, reviewers, versions, pipeline, jobs, base, rules, me=me)
         return await self._knowing_who(project, told)
 
     async def _discussions(self, path: str) -> list[Json]:

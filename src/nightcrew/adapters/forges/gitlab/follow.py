@@ -11,6 +11,7 @@ from typing import Any
 
 from nightcrew.adapters.forges.gitlab.parse import parse_pull
 from nightcrew.adapters.gitlab_api import Json, utc
+from nightcrew.core.followup import approvals
 from nightcrew.core.model import Check, Remark, Standing
 
 UNKNOWN = frozenset({"unchecked", "checking", "preparing", "cannot_be_merged_recheck"})
@@ -37,6 +38,7 @@ class Told:
     discussions: Sequence[Json] = ()
     approvals: Json = field(default_factory=dict)
     reviewers: Sequence[Json] = ()
+    versions: Sequence[Json] = ()  # what was pushed, where an approval must be told from one of an older head
     pipeline: Json | None = None
     jobs: Sequence[Json] = ()
     base_head: str = ""
@@ -52,7 +54,9 @@ def parse_standing(told: Told, repo: str) -> Standing:
     behind = told.project.get("merge_method") in STRICT and (raw.get("diverged_commits_count") or 0) > 0
     return Standing(
         pull=parse_pull(raw, repo), base_head=told.base_head, draft=bool(raw["draft"]), mergeable=mergeable(raw),
-        behind=behind, checks=checks_of(told), remarks=remarks, approved=_approved(told, remarks),
+        behind=behind, checks=checks_of(told), remarks=remarks,
+        approved=ruled(told.approvals) and not told.approvals.get("approvals_left"),
+        approvals=() if ruled(told.approvals) else approvals(remarks),
         merging=bool(raw.get("merge_when_pipeline_succeeds")),
     )  # fmt: skip
 
@@ -159,12 +163,13 @@ def _judged(found: list[Remark], name: str, verdict: str, told: Told) -> list[Re
     system = [n for t in told.discussions for n in t["notes"] if n["system"] and _name(n) == name]
     said = [note for note in system if note["body"].startswith(SAID[verdict])]
     at = utc(said[-1]["created_at"]) if said else utc(told.raw["updated_at"])
+    head = _head_at(told, at) if said else ""
     near = [r for r in found if r.author == name and not r.thread and not r.verdict and said and _near(r.at, at)]
     if near:
-        return [replace(r, verdict=verdict) if r is near[-1] else r for r in found]
+        return [replace(r, verdict=verdict, head=head) if r is near[-1] else r for r in found]
     number = str(said[-1]["id"]) if said else f"{verdict}-{name}"
     alone = Remark(number, name, "", at, verdict=verdict, trusted=name in told.writers, bot=name in told.robots,
-                   mine=name == told.me)  # fmt: skip
+                   mine=name == told.me, head=head)  # fmt: skip
     return [*found, alone]
 
 
@@ -172,12 +177,16 @@ def _near(one: str, other: str) -> bool:
     return abs(datetime.fromisoformat(one) - datetime.fromisoformat(other)) <= NEAR
 
 
-def _approved(told: Told, remarks: Sequence[Remark]) -> bool:
-    """As the project's rules say; where none asks for an approval, by the word of one trusted person."""
-    if (told.approvals.get("approvals_required") or 0) > 0:
-        return not told.approvals.get("approvals_left")
-    verdicts = {r.verdict for r in remarks if r.trusted and r.verdict and not r.mine}
-    return "approved" in verdicts and "changes" not in verdicts
+def ruled(approvals: Mapping[str, Any]) -> bool:
+    """Whether the project's rules ask for an approval."""
+    return (approvals.get("approvals_required") or 0) > 0
+
+
+def _head_at(told: Told, at: str) -> str:
+    """Where its branch was then, "" when that is not told. Without a rule an approval outlives every push."""
+    then = datetime.fromisoformat(at)
+    pushed = [one for one in told.versions if datetime.fromisoformat(one["created_at"]) <= then]
+    return str(max(pushed, key=lambda one: int(one["id"]))["head_commit_sha"]) if pushed else ""
 
 
 # -- what we say -------------------------------------------------------------------------------------------------------
