@@ -96,9 +96,9 @@ def test_red_goes_back_to_the_agent_with_the_log_and_then_it_is_green(tmp_path: 
         second = one.moved(head)
         one.passes(second)
         one.night.until(lambda: one.reason() == "green; waits for a review")
+        one.night.until(lambda: one.night.reactions(KEY) == [("checks", "agent", 1), ("checks", "note", 1)])
     assert len(one.pulls) == 1
     assert "E  assert 1 == 2" in one.prompt(2)
-    assert one.night.reactions(KEY) == [("checks", "agent", 1)]
     assert one.place.bare.contains(second, head)
     assert one.night.attempts(KEY) == ["done", "done"]
 
