@@ -153,6 +153,17 @@ async def test_a_workspace_that_is_there_is_kept_with_the_agents_work(hub: Hub, 
             again.git("add", "-A")
 
 
+async def test_a_workspace_that_is_there_sees_the_base_of_now(
+    hub: Hub, root: Path, repo: Repository, kinds: list[str]
+) -> None:
+    for kind in kinds:
+        await made(hub, root, kind)
+        base = repo.commit(f"the base moves under {kind}")
+        assert await hub.fetch_base("main") == base
+        _, again = await made(hub, root, kind)
+        assert again.git("rev-parse", "origin/main") == base
+
+
 async def test_an_overlay_comes_back_after_a_reboot(hub: Hub, root: Path, kinds: list[str]) -> None:
     for kind in {"overlay"} & set(kinds):
         space, tree = await made(hub, root, kind)

@@ -180,6 +180,13 @@ async def _private_git(hub: Hub, plan: Plan) -> None:
         shutil.copyfile(hub.path / "shallow", git_dir / "shallow")
 
 
+async def show_base(hub: Hub, tree: Path, base_sha: str) -> None:
+    """Let a tree made earlier see the base of now: a repository of its own does not see what was fetched since."""
+    if (tree / ".git").is_dir():
+        for ref in hub.fetched(base_sha):
+            await git("update-ref", ref, base_sha, cwd=tree, env=ALONE)
+
+
 def _config(identity: tuple[str, str]) -> str:
     name, email = (value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") for value in identity)
     lines = ("[core]", "checkStat = minimal", "trustctime = false", "[gc]", "auto = 0",

@@ -114,7 +114,7 @@ async def ensure(
         record = _read(place)
         if record and record.ready and (record.hub, record.branch) == (str(hub.path), branch):
             with suppress(GitError):
-                return await _reopened(hub, place, record)
+                return await _reopened(hub, place, record, base_sha)
         if record and record.ready:
             await _give_up(hub, place, record, rescue_into or rescue_ref(place.key, "broken"))
         elif record:
@@ -231,11 +231,12 @@ async def _made(
     return _workspace(place, record)
 
 
-async def _reopened(hub: Hub, place: _Place, record: _Record) -> Workspace:
-    """The workspace as the agent left it. Raises GitError when its repository cannot be read."""
+async def _reopened(hub: Hub, place: _Place, record: _Record, base_sha: str) -> Workspace:
+    """The workspace as the agent left it, with the base of now. Raises GitError when its repository cannot be read."""
     await trees.reopen(hub, place.plan(record))
     await hub.tips(place.tree)
     _break_locks(place.tree / ".git")
+    await trees.show_base(hub, place.tree, base_sha)
     return _workspace(place, record)
 
 
