@@ -51,6 +51,7 @@ lines = st.lists(st.one_of(st.text(max_size=20), st.sampled_from(
 )), max_size=12)  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(lines)
 def test_whatever_is_written_is_a_document_that_atlassian_takes(some: list[str]) -> None:

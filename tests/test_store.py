@@ -106,6 +106,7 @@ store.close()
 """
 
 
+@pytest.mark.slow
 def test_of_eight_processes_one_starts_the_attempt_and_one_claims_the_patch(
     store: Store, database: tuple[str, Path]
 ) -> None:

@@ -157,6 +157,7 @@ async def test_a_refusal_is_told_once_on_one_line(service: Service, shelf: Shelf
     assert len(shelf.log) == 1
 
 
+@pytest.mark.slow
 async def test_what_is_no_json_is_no_answer(service: Service) -> None:
     with pytest.raises(Unreachable, match="Shelf does not answer GET /text"):
         await service.get("/text")
@@ -180,6 +181,7 @@ async def test_no_session_is_kept_for_it_would_be_shared_by_all_accounts(service
     assert shelf.cookies == ["", ""]
 
 
+@pytest.mark.slow
 async def test_an_address_that_leads_in_a_circle_is_a_fault_like_any_other(service: Service) -> None:
     with pytest.raises(Unreachable):
         await service.get("/round")
@@ -191,6 +193,7 @@ async def test_of_a_long_text_its_end_is_kept(service: Service) -> None:
     assert await service.tail("/long", 100) == "x" * 93 + "the end"
 
 
+@pytest.mark.slow
 async def test_nobody_there_is_told_with_the_address_and_without_the_credential(unused: Callable[[], int]) -> None:
     service = Service("Shelf", f"http://127.0.0.1:{unused()}", nobody, limits)
     with pytest.raises(BoardError, match=r"Shelf at http://127\.0\.0\.1") as told, transport.told_as(BoardError):
