@@ -222,7 +222,8 @@ class Director:
             case "stop" if run and run.state in (RunState.QUEUED, RunState.WORKING, RunState.UNROUTED):
                 self._stop(run, "stopped by hand")
             case "retry" if run and run.state in lifecycle.ENDED:
-                self._reopen(run, run.shown)  # the board may go on showing the end: nobody moved the ticket
+                # The board may go on showing the end, though we were told that it was not: nobody moved the ticket.
+                self._reopen(run, schedule.should_show(run) or run.shown)
             case "retry" if run and run.state is RunState.QUEUED:
                 store.save_run(replace(run, not_before=None), "run.retry")
             case "scan":

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from nightcrew.core import followup, lifecycle
+from nightcrew.core import followup, lifecycle, schedule
 from nightcrew.core.followup import Cause, Did, Past, Reaction
 from nightcrew.core.model import Check, PullRequest, Repo, Run, RunState, Standing
 from nightcrew.core.outcome import Outcome
@@ -125,7 +125,8 @@ async def perform(crew: Crew, action: React) -> None:
         return
     if reaction and past.did is Did.AGENT:
         feedback = await _feedback(crew, run, standing, reaction)
-        crew.store.send_back(lifecycle.sent_back(run, reaction.why, feedback), past)
+        shown = schedule.should_show(run) or run.shown  # a half-done move is our word on the board, not a person's
+        crew.store.send_back(lifecycle.sent_back(run, reaction.why, feedback), past, shown)
     elif reaction:
         crew.store.reactions.remember(past)
         crew.store.event(f"pull.{past.cause}", run.id, did=past.did, why=past.why, head=past.head)

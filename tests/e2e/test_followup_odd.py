@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nightcrew.testing.company.github import GitHub
+from nightcrew.testing.company.standin import ERROR
 from tests.e2e.company import writes
 from tests.e2e.test_followup import FIRST, KEY, WEB, Followed, github, night
 
@@ -105,6 +106,29 @@ def test_after_a_round_that_failed_a_person_who_asks_again_is_heard(tmp_path: Pa
         second = one.moved(head)
     assert one.place.bare.git("show", f"{second}:two.txt") == "two"
     assert "I do want it." in one.prompt(4)
+
+
+def test_a_retry_is_not_taken_back_though_the_board_was_told_of_the_failure_by_half(
+    tmp_path: Path, github: GitHub
+) -> None:
+    made = night(tmp_path, github, [*waiting(tmp_path)[:2], {"result": "refused"}], waiting(tmp_path))
+    made.limits += "max_attempts = 1\n"
+    made.save()
+    one = Followed(made, github)
+    with one.night.up():
+        one.night.until(lambda: one.night.sql("SELECT shown FROM runs") == [("working",)])
+        github.trouble.orders = [("PATCH /repos/{owner}/{repo}/issues/comments", ERROR)] * 50
+        (tmp_path / "go").touch()
+        one.night.until(lambda: one.place.issues[1].labels[-1] == "nightcrew: failed")
+        assert one.night.sql("SELECT state, shown FROM runs") == [("failed", "working")]
+        (tmp_path / "go").unlink()
+        one.night.run("retry", KEY)
+        looks = github.counts()["GET /repos/{owner}/{repo}/issues"]
+        one.night.until(lambda: github.counts()["GET /repos/{owner}/{repo}/issues"] > looks + 3)
+        (tmp_path / "go").touch()
+        github.trouble.orders.clear()
+        one.night.until(lambda: one.night.runs()[KEY] in ("in_review", "cancelled"))
+    assert one.night.runs() == {KEY: "in_review"}
 
 
 def test_brought_up_to_date_with_the_base_that_a_person_chose_not_with_ours(tmp_path: Path, github: GitHub) -> None:

@@ -34,7 +34,7 @@ from nightcrew.core.view import (
 
 __all__ = [
     "SHOWN", "WORKABLE", "Action", "Adopt", "Clean", "Fail", "Follow", "Park", "React", "Refresh", "Reopen", "Settle",
-    "Show", "Start", "Stop", "Up", "View", "decide", "held", "idle", "run_id",
+    "Show", "Start", "Stop", "Up", "View", "decide", "held", "idle", "run_id", "should_show",
 ]  # fmt: skip
 
 SHOWN: dict[RunState, TicketState] = {
@@ -193,14 +193,15 @@ def _shows(view: View) -> list[Action]:
     # Before its claim is won, the ticket may be another crew's: nothing is said of it.
     at_work = {a.run_id for a in view.attempts if a.phase in AT_WORK}
     return [
-        Show(run, wanted)
+        Show(run, word)
         for run in view.runs
-        if (wanted := _wanted(run)) and run.shown != wanted and run.id not in view.busy
+        if (word := should_show(run)) and run.shown != word and run.id not in view.busy
         and (run.state is not RunState.WORKING or run.id in at_work)
     ]  # fmt: skip
 
 
-def _wanted(run: Run) -> TicketState | None:
+def should_show(run: Run) -> TicketState | None:
+    """What the board should show of it, None when that may stay as it is."""
     if run.state is RunState.CANCELLED and run.shown in UNSHOWN:
         return TicketState.BLOCKED  # stopped by hand: the board must not go on saying that it is worked
     return SHOWN.get(run.state)

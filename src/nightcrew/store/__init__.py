@@ -154,12 +154,16 @@ class Store:
                 c.execute(runs.update().where(runs.c.id == run.id).values(shown=shown))
             return saved
 
-    def send_back(self, run: Run, past: Past) -> bool:
-        """Queue a run again because of what happened to its pull request, and remember that, or do neither."""
+    def send_back(self, run: Run, past: Past, shown: str) -> bool:
+        """Queue a run again because of what happened to its pull request, and remember that, or do neither.
+
+        `shown` is what the board may go on showing meanwhile.
+        """
         with self.begin() as c:
             saved = _save(c, run, f"run.{past.cause}", {"reason": past.why, "head": past.head})
             if saved:
                 reactions.put(c, past)
+                c.execute(runs.update().where(runs.c.id == run.id).values(shown=shown))
             return saved
 
     def with_pulls(self) -> list[Run]:
