@@ -118,12 +118,30 @@ async def test_merging_the_base_alone_is_no_change(world: World) -> None:
 
 
 async def test_work_that_the_base_already_has_is_no_change(world: World) -> None:
-    world.agent.commit("mine", new_py="x = 1\n")
-    world.owner.commit("theirs", other_py="y = 1\n")
+    world.agent.commit("mine", new_py="x = 1\n", more_py="z = 1\n")
     world.owner.commit("theirs", new_py="x = 1\n")
+    world.owner.commit("theirs", more_py="z = 1\n")
     result = await world.changed()
     assert not result.passed
     assert "already holds" in result.summary
+
+
+@pytest.mark.parametrize("after", ["", "x = 2\n"])
+@pytest.mark.parametrize("by_merge", [False, True])
+async def test_work_that_was_merged_meanwhile_is_a_duplicate(world: World, by_merge: bool, after: str) -> None:
+    world.agent.commit("mine", new_py="x = 1\n", zwölf_py="y = 1\n")
+    world.owner.commit("theirs", other_py="y = 1\n")
+    if by_merge:
+        world.owner.git("checkout", "-q", "-b", "side")
+        world.owner.commit("one", new_py="x = 1\n")
+    theirs = world.owner.commit("two", new_py="x = 1\n", zwölf_py="y = 1\n")
+    if by_merge:
+        world.owner.git("checkout", "-q", "main")
+        world.owner.git("merge", "-q", "--no-ff", "side", "-m", "Merge")
+        theirs = world.owner.sha()
+    if after:
+        world.owner.commit("and on", new_py=after)
+    assert (await world.changed()).duplicate_of == f"commit {theirs[:12]} of the base"
 
 
 async def test_a_history_from_elsewhere_is_refused(world: World) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from nightcrew.core.gate import Entry, entries_in
 from nightcrew.errors import GitError
 from nightcrew.git import Hub, git
+from nightcrew.git.command import encode
+from nightcrew.git.hub import PATCH
 
 _RAW = ("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev")
 # Nobody's configuration but the hub's own has a say in what is read.
@@ -23,6 +25,17 @@ async def fork(hub: Hub, base_sha: str, head_sha: str) -> str:
 async def entries(hub: Hub, fork: str, head_sha: str) -> list[Entry]:
     """What differs between two commits."""
     return entries_in((await hub.questions.ask(*_RAW, fork, head_sha, revs=(fork, head_sha))).stdout)
+
+
+async def landed(hub: Hub, fork: str, base_sha: str, patch_id: str, path: str) -> str:
+    """The commit of the base since `fork` that makes this very change, which touches `path`; "" when none does.
+
+    Merged as one commit or by a merge commit, that is. Of the base's last 500 that touch the path.
+    """
+    shown = ("--first-parent", "-m", "-p", "--full-diff", "--max-count=500", "--binary", "--full-index", *PATCH)
+    made = await git("log", *shown, f"{fork}..{base_sha}", "--", f":(top,literal){path}", git_dir=hub.path, env=ALONE)
+    found = await git("patch-id", "--stable", git_dir=hub.path, env=ALONE, input=encode(made)) if made else ""
+    return dict(line.split() for line in found.splitlines()).get(patch_id, "")
 
 
 @dataclass(frozen=True)

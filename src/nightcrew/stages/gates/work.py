@@ -11,7 +11,7 @@ from nightcrew.core.gate import name, plain, tail
 from nightcrew.core.model import GateResult, GateSettings
 from nightcrew.git import Hub
 from nightcrew.proc import Completed, run
-from nightcrew.stages.gates.objects import commits, entries, fork
+from nightcrew.stages.gates.objects import commits, entries, fork, landed
 from nightcrew.stages.gates.verdict import failed, passed
 
 Taken = Callable[[str], Awaitable[str]]
@@ -23,7 +23,8 @@ async def changed(hub: Hub, base_sha: str, head_sha: str, patch_id_taken: Taken)
     """There is work: commits beyond the base, a difference, the right history, and nobody else's patch.
 
     `patch_id_taken(patch id)` says which other ticket's open or merged pull request is the same patch ("" = none); its
-    key is then `duplicate_of`. A `head_sha` of "" means that nothing was committed.
+    key is then `duplicate_of`, or the base's commit that made the patch since the work began. A `head_sha` of "" means
+    that nothing was committed.
     """
     if not head_sha or await hub.is_ancestor(head_sha, base_sha):
         return failed("changed", "there is no commit beyond the base")
@@ -31,14 +32,18 @@ async def changed(hub: Hub, base_sha: str, head_sha: str, patch_id_taken: Taken)
     if not left:
         return failed("changed", "the commits have no history in common with the base: is this the right repository?")
     listed = await _commits(hub, base_sha, head_sha)
-    if not await entries(hub, left, head_sha):
+    if not (made := await entries(hub, left, head_sha)):
         return failed("changed", "the commits change nothing", listed)
+    patch_id = await hub.patch_id(left, head_sha)
+    other = await patch_id_taken(patch_id)
+    if not other and (commit := await landed(hub, left, base_sha, patch_id, made[0].path)):
+        other = f"commit {commit[:12]} of the base"
+    if other:
+        found = failed("changed", f"the same patch is already proposed or merged: {other}", listed)
+        return replace(found, duplicate_of=other)
     merged = await hub.merge_tree(base_sha, head_sha)
     if not merged.conflicts and merged.tree == await hub.tree(base_sha):
         return failed("changed", "the base already holds everything that the commits change", listed)
-    if other := await patch_id_taken(await hub.patch_id(left, head_sha)):
-        found = failed("changed", f"the same patch is already proposed or merged for {other}", listed)
-        return replace(found, duplicate_of=other)
     return passed("changed", await _stat(hub, left, head_sha), listed)
 
 
