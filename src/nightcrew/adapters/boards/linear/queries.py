@@ -1,4 +1,4 @@
-"""What is asked of Linear's GraphQL; each of these fits the official schema (tests/test_linear_board.py)."""
+"""What is asked of Linear's GraphQL; each of these fits the official schema (tests/services/test_linear_board.py)."""
 
 from __future__ import annotations
 

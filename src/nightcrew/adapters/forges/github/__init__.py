@@ -337,17 +337,11 @@ class GitHubForge:
                 shown = (await self.service.get(path)).data
             except Refused:
                 shown = {}
+        missing: list[str] = []
         if shown.get("archived"):
-            return {
-                "login": who,
-                "places": [],
-                "missing": [f"{slug(repo.url)} is archived: nothing can be pushed to it."],
-            }
-        missing = (
-            []
-            if shown.get("permissions", {}).get("push")
-            else [f"It may not push to {slug(repo.url)} (permission: contents, write)."]
-        )
+            missing.append(f"{slug(repo.url)} is archived: nothing can be pushed to it.")
+        elif not shown.get("permissions", {}).get("push"):
+            missing.append(f"It may not push to {slug(repo.url)} (permission: contents, write).")
         return {"login": who, "places": [], "missing": missing}
 
     def _parts(self, repo: Repo) -> tuple[str, str]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from nightcrew import transport
 from nightcrew.adapters.boards.jira import JiraBoard
 from nightcrew.adapters.boards.jira.memory import WHOLE_EVERY
 from nightcrew.core.model import TicketState
@@ -17,6 +14,7 @@ from nightcrew.testing.company import jira_rest
 from nightcrew.testing.company.jira import Jira
 from nightcrew.testing.company.jira_state import SIMPLE, Workflow
 from nightcrew.testing.company.jira_views import as_document, as_text
+from tests.services.made import jira_board as board
 
 pytestmark = pytest.mark.slow
 
@@ -25,26 +23,6 @@ BOTH = pytest.mark.parametrize("api", ["cloud", "data-center"])
 WAYS = (("To Do", "In Progress"), ("In Progress", "In Review"), ("In Review", "Done"))
 STRICT = Workflow((*SIMPLE, ("In Review", "indeterminate")), WAYS, first=500)
 LINK = "https://forge.example/acme/web/pull/7"
-
-
-@pytest.fixture
-def jira(monkeypatch: pytest.MonkeyPatch) -> Iterator[Jira]:
-    monkeypatch.setenv("JIRA_TOKEN", "jira-nightcrew")
-    with Jira() as running:
-        running.state.project("ENG", name="Engineering")
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def board(jira: Jira, **settings: object) -> JiraBoard:
-    told = {"url": jira.url, "projects": ["ENG"], "email": "nightcrew@acme.example", **settings}
-    return JiraBoard("b", told, Path("/"))
 
 
 def notes(jira: Jira, key: str = "ENG-1") -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,38 +11,17 @@ from graphql import build_schema, parse, validate
 
 from nightcrew import transport
 from nightcrew.adapters import github_api
-from nightcrew.adapters.boards.github import GitHubBoard, project
+from nightcrew.adapters.boards.github import project
 from nightcrew.adapters.boards.github.memory import WHOLE_EVERY
 from nightcrew.core.model import TicketState
 from nightcrew.errors import BoardError, ConfigError
 from nightcrew.testing.company.github import GitHub
 from nightcrew.testing.company.standin import ERROR, LATE
+from tests.services.made import github_board as board
 
 pytestmark = pytest.mark.slow
 
 WEB = "acme/web"
-
-
-@pytest.fixture
-def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
-    monkeypatch.setenv("GITHUB_TOKEN", "ghp_nightcrew")
-    with GitHub(tmp_path / "github") as running:
-        for name in (WEB, "acme/api"):
-            running.state.repository(name, {"README.md": "#\n"})
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def board(github: GitHub, **settings: object) -> GitHubBoard:
-    made = GitHubBoard("b", {"url": github.url, "repos": [WEB], **settings}, Path("/"))
-    made.service.pace = None
-    return made
 
 
 async def test_an_unchanged_board_of_500_costs_one_request_that_is_answered_304(github: GitHub) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nightcrew import transport
 from nightcrew.adapters.boards.jira import JiraBoard
 from nightcrew.adapters.boards.jira.memory import WHOLE_EVERY
 from nightcrew.core.model import TicketState
@@ -19,6 +16,7 @@ from nightcrew.testing.company.jira import Jira
 from nightcrew.testing.company.jira_state import Workflow
 from nightcrew.testing.company.jira_views import as_text
 from nightcrew.testing.company.standin import LOST
+from tests.services.made import jira_board as board
 
 pytestmark = pytest.mark.slow
 
@@ -33,26 +31,6 @@ STRICT = Workflow(
      ("In Progress", "Won't Do"), ("Done", "To Do")), first=500,
 )  # fmt: skip
 LINK = "https://forge.example/acme/web/pull/7"
-
-
-@pytest.fixture
-def jira(monkeypatch: pytest.MonkeyPatch) -> Iterator[Jira]:
-    monkeypatch.setenv("JIRA_TOKEN", "jira-nightcrew")
-    with Jira() as running:
-        running.state.project("ENG", name="Engineering")
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def board(jira: Jira, **settings: object) -> JiraBoard:
-    told = {"url": jira.url, "projects": ["ENG"], "email": "nightcrew@acme.example", **settings}
-    return JiraBoard("b", told, Path("/"))
 
 
 def an_hour_ago(jira: Jira) -> None:

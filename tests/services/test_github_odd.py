@@ -3,53 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from nightcrew import transport
-from nightcrew.adapters.boards.github import GitHubBoard
 from nightcrew.adapters.forges.github import GitHubForge
 from nightcrew.adapters.forges.github.parse import parse_pull
 from nightcrew.core.model import Repo, TicketState
 from nightcrew.errors import BoardError, ConfigError, ForgeError
 from nightcrew.testing.company.github import GitHub
 from nightcrew.testing.company.standin import ERROR, LIMITED
+from tests.services.made import github_board as board
+from tests.services.made import github_forge as forge
 
 pytestmark = pytest.mark.slow
 
 WEB, API = "acme/web", "acme/api"
-
-
-@pytest.fixture
-def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
-    monkeypatch.setenv("GITHUB_TOKEN", "ghp_nightcrew")
-    with GitHub(tmp_path / "github") as running:
-        for name in (WEB, API):
-            running.state.repository(name, {"README.md": "#\n"})
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def board(github: GitHub, **settings: object) -> GitHubBoard:
-    made = GitHubBoard("b", {"url": github.url, "repos": [WEB], **settings}, Path("/"))
-    made.service.pace = None
-    return made
-
-
-def forge(github: GitHub, **settings: object) -> GitHubForge:
-    made = GitHubForge("hub", {"url": github.url, **settings}, Path("/"))
-    made.service.pace = None
-    return made
 
 
 def repo(github: GitHub) -> Repo:

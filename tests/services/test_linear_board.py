@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from graphql import build_schema, parse, validate
 
-from nightcrew import transport
-from nightcrew.adapters.boards.linear import LinearBoard, queries
+from nightcrew.adapters.boards.linear import queries
 from nightcrew.adapters.boards.linear.memory import WHOLE_EVERY
 from nightcrew.core.model import TicketState
 from nightcrew.errors import BoardError
 from nightcrew.testing.company import linear as company
 from nightcrew.testing.company.linear import Linear
 from nightcrew.testing.company.linear_quota import PERIOD
+from tests.services.made import linear_board as board
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def linear(monkeypatch: pytest.MonkeyPatch) -> Iterator[Linear]:
-    monkeypatch.setenv("LINEAR_API_KEY", "lin_api_nightcrew")
-    with Linear() as running:
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def board(linear: Linear, **settings: object) -> LinearBoard:
-    return LinearBoard("b", {"url": linear.address, "team": "ENG", **settings}, Path("/"))
 
 
 @pytest.mark.parametrize("query", queries.ALL, ids=lambda q: q.split("(")[0].split()[1])

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hmac
 import logging
 import subprocess
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from nightcrew import transport
 from nightcrew.adapters.forges.gitea import GiteaForge, api, parse
 from nightcrew.core.model import Check, PullRequest, Remark, Repo
 from nightcrew.errors import ConfigError, ForgeError
@@ -21,26 +19,12 @@ from nightcrew.testing.company.gitea_state import Rule
 from nightcrew.testing.company.standin import CUT, LOST
 from nightcrew.transport import Answer
 from tests.clones import Clone
+from tests.services.made import gitea_forge as forge
 
 pytestmark = pytest.mark.slow
 
 WEB = "acme/web"
 PULLS = "/api/v1/repos/{owner}/{repo}/pulls"
-
-
-@pytest.fixture
-def gitea(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gitea]:
-    monkeypatch.setenv("GITEA_TOKEN", "gta_nightcrew")
-    with Gitea(tmp_path / "gitea") as running:
-        running.state.repository(WEB, {"README.md": "#\n"})
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
 
 
 class Clock:
@@ -51,10 +35,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.at
-
-
-def forge(gitea: Gitea, **settings: object) -> GiteaForge:
-    return GiteaForge("tea", {"url": gitea.url, **settings}, Path("/"))
 
 
 def repo(gitea: Gitea) -> Repo:

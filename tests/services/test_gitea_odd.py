@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from nightcrew import transport
 from nightcrew.adapters.forges.gitea import GiteaForge
 from nightcrew.core.model import Repo
 from nightcrew.testing.company.gitea import Gitea
@@ -15,12 +13,6 @@ from nightcrew.testing.company.gitea import Gitea
 pytestmark = pytest.mark.slow
 
 WEB = "acme/web"
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
 
 
 async def test_a_server_that_does_not_tell_drafts_is_understood_by_their_titles(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,25 +18,11 @@ from nightcrew.testing.company.github import GitHub
 from nightcrew.testing.company.standin import ERROR, LATE, LOST
 from nightcrew.transport import Answer
 from tests.clones import Clone
+from tests.services.made import github_forge as forge
 
 pytestmark = pytest.mark.slow
 
 WEB = "acme/web"
-
-
-@pytest.fixture
-def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
-    monkeypatch.setenv("GITHUB_TOKEN", "ghp_nightcrew")
-    with GitHub(tmp_path / "github") as running:
-        running.state.repository(WEB, {"README.md": "#\n"})
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
 
 
 class Clock:
@@ -47,12 +32,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.at
-
-
-def forge(github: GitHub, **settings: object) -> GitHubForge:
-    made = GitHubForge("hub", {"url": github.url, **settings}, Path("/"))
-    made.service.pace = None
-    return made
 
 
 def repo(github: GitHub) -> Repo:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nightcrew import transport
 from nightcrew.adapters import gitlab_api
 from nightcrew.adapters.forges.gitlab import GitLabForge, follow
 from nightcrew.adapters.forges.gitlab.parse import parse_pull
@@ -19,31 +17,13 @@ from nightcrew.testing.company.gitlab import GitLab
 from nightcrew.testing.company.gitlab_state import Merge, Place
 from nightcrew.testing.company.standin import LOST
 from tests.clones import Clone
+from tests.services.made import gitlab_forge as forge
 
 pytestmark = pytest.mark.slow
 
 WEB = "acme/crew/web"
 M = "/api/v4/projects/{id}/merge_requests"
 RETRY = "POST /api/v4/projects/{id}/jobs/{job_id}/retry"
-
-
-@pytest.fixture
-def gitlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitLab]:
-    monkeypatch.setenv("GITLAB_TOKEN", "glpat-nightcrew")
-    with GitLab(tmp_path / "gitlab") as running:
-        running.state.project(WEB, {"README.md": "#\n"})
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def forge(gitlab: GitLab, **settings: object) -> GitLabForge:
-    return GitLabForge("lab", {"url": gitlab.url, "pace": 10_000, **settings}, Path("/"))
 
 
 def repo(gitlab: GitLab) -> Repo:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nightcrew import transport
 from nightcrew.adapters import gitlab_api
-from nightcrew.adapters.boards.gitlab import GitLabBoard
 from nightcrew.adapters.boards.gitlab.memory import WHOLE_EVERY
 from nightcrew.adapters.boards.gitlab.parse import Known, Reader, Settings
 from nightcrew.core.model import TicketState
@@ -22,6 +18,7 @@ from nightcrew.testing.company.gitlab import GitLab
 from nightcrew.testing.company.gitlab_state import Merge
 from nightcrew.testing.company.standin import LOST
 from nightcrew.transport import Answer
+from tests.services.made import gitlab_board as board
 
 pytestmark = pytest.mark.slow
 
@@ -31,31 +28,11 @@ LINKS = "GET /api/v4/projects/{id}/issues/{issue_iid}/links"
 
 
 @pytest.fixture
-def gitlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitLab]:
-    monkeypatch.setenv("GITLAB_TOKEN", "glpat-nightcrew")
-    with GitLab(tmp_path / "gitlab") as running:
-        for name in (WEB, "acme/crew/api"):
-            running.state.project(name, {"README.md": "#\n"})
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture
 def yesterday(gitlab: GitLab) -> None:
     """Everything so far happened a day ago, a second apart, then goes on so."""
     seconds = itertools.count()
     start = datetime.now(UTC) - timedelta(days=1)
     gitlab.state.clock = lambda: start + timedelta(seconds=next(seconds))
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def board(gitlab: GitLab, **settings: object) -> GitLabBoard:
-    return GitLabBoard("b", {"url": gitlab.url, "projects": [WEB], "pace": 10_000, **settings}, Path("/"))
 
 
 async def test_an_unchanged_board_of_500_costs_one_request_answered_with_an_empty_list(
@@ -325,7 +302,8 @@ async def test_a_ticket_is_gone_only_when_its_project_says_so(gitlab: GitLab, mo
 async def test_what_it_may_not_do_is_told(gitlab: GitLab, monkeypatch: pytest.MonkeyPatch) -> None:
     about = await board(gitlab).about()
     assert (about["login"], about["missing"]) == ("nightcrew", [])
-    assert about["places"] == [(WEB, "Acme / Web"), ("acme/crew/api", "Acme / Crew / Api")]
+    others = [("acme/crew/web", "Acme / Crew / Web"), ("acme/crew/api", "Acme / Crew / Api")]
+    assert about["places"] == [(WEB, "Acme / Web"), *others]
     monkeypatch.setenv("GITLAB_TOKEN", "glpat-gil")
     gitlab.state.scopes["glpat-gil"] = ["read_api"]
     assert (await board(gitlab).about())["missing"] == [

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nightcrew import transport
-from nightcrew.adapters.boards.jira import JiraBoard, jql
+from nightcrew.adapters.boards.jira import jql
 from nightcrew.adapters.boards.jira.api import Cloud, limits
 from nightcrew.adapters.boards.jira.parse import Known, Reader, Settings
 from nightcrew.core.model import TicketState
@@ -20,30 +17,11 @@ from nightcrew.errors import BoardError, ConfigError
 from nightcrew.ports import Hooked, Previewing, Served
 from nightcrew.testing.company.jira import Jira
 from nightcrew.transport import Answer
+from tests.services.made import jira_board as board
 
 ISSUE = "/rest/api/3/issue/{issueIdOrKey}"
 BOTH = pytest.mark.parametrize("api", ["cloud", "data-center"])
 LINK = "https://forge.example/acme/web/pull/7"
-
-
-@pytest.fixture
-def jira(monkeypatch: pytest.MonkeyPatch) -> Iterator[Jira]:
-    monkeypatch.setenv("JIRA_TOKEN", "jira-nightcrew")
-    with Jira() as running:
-        running.state.project("ENG", name="Engineering")
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def board(jira: Jira, **settings: object) -> JiraBoard:
-    told = {"url": jira.url, "projects": ["ENG"], "email": "nightcrew@acme.example", **settings}
-    return JiraBoard("b", told, Path("/"))
 
 
 # -- stop --------------------------------------------------------------------------------------------------------------

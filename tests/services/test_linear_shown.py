@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from nightcrew import transport
-from nightcrew.adapters.boards.linear import LinearBoard
 from nightcrew.core.model import TicketState
 from nightcrew.errors import BoardError
 from nightcrew.testing.company.linear import Linear
 from nightcrew.testing.company.standin import CUT, LOST
+from tests.services.made import linear_board as board
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def linear(monkeypatch: pytest.MonkeyPatch) -> Iterator[Linear]:
-    monkeypatch.setenv("LINEAR_API_KEY", "lin_api_nightcrew")
-    with Linear() as running:
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def board(linear: Linear, **settings: object) -> LinearBoard:
-    return LinearBoard("b", {"url": linear.address, "team": "ENG", **settings}, Path("/"))
 
 
 async def test_the_pull_request_is_attached_once_and_the_comment_is_one(linear: Linear) -> None:

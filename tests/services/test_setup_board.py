@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,16 +17,6 @@ from nightcrew.testing.company.github import GitHub
 pytestmark = pytest.mark.slow
 
 WEB, API = "acme/web", "acme/api"
-
-
-@pytest.fixture
-def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
-    monkeypatch.setenv("GITHUB_TOKEN", "ghp_nightcrew")
-    with GitHub(tmp_path / "github") as running:
-        running.state.repository(WEB, {"README.md": "# Web\n"})
-        running.state.repository(API, {"README.md": "# API\n"})
-        yield running
-    assert running.violations == []
 
 
 def board(github: GitHub, *repos: str, **settings: object) -> GitHubBoard:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from functools import partial
 
 import pytest
 
 from nightcrew import transport
-from nightcrew.adapters.boards.gitlab import GitLabBoard
-from nightcrew.adapters.forges.gitlab import GitLabForge
 from nightcrew.core.model import Repo, TicketState
 from nightcrew.errors import ForgeError
 from nightcrew.testing.company.gitlab import GitLab
 from nightcrew.testing.company.gitlab_state import Merge
 from nightcrew.testing.company.standin import ERROR, LATE
+from tests.services.made import gitlab_board
+from tests.services.made import gitlab_forge as forge
 
 pytestmark = pytest.mark.slow
 
@@ -22,27 +21,7 @@ WEB = "acme/crew/web"
 LIST = "GET /api/v4/projects/{id}/merge_requests"
 
 
-@pytest.fixture
-def gitlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitLab]:
-    monkeypatch.setenv("GITLAB_TOKEN", "glpat-nightcrew")
-    with GitLab(tmp_path / "gitlab") as running:
-        running.state.project(WEB, {"README.md": "#\n"})
-        yield running
-    assert running.violations == []
-
-
-@pytest.fixture(autouse=True)
-async def closed() -> AsyncIterator[None]:
-    yield
-    await transport.close()
-
-
-def board(gitlab: GitLab) -> GitLabBoard:
-    return GitLabBoard("b", {"url": gitlab.url, "projects": [WEB], "pace": 10_000}, Path("/"))
-
-
-def forge(gitlab: GitLab) -> GitLabForge:
-    return GitLabForge("lab", {"url": gitlab.url, "pace": 10_000}, Path("/"))
+board = partial(gitlab_board, projects=[WEB])
 
 
 async def test_a_project_that_moved_is_read_and_written_under_its_old_path(gitlab: GitLab) -> None:

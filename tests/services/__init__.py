@@ -1,0 +1,1 @@
+"""The boards and forges of real services, each against its stand-in."""
