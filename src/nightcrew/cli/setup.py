@@ -68,9 +68,9 @@ def init(
     if dry_run:
         say(as_json, data | {"text": text}, text.rstrip("\n"))
     elif written:
-        names = ", ".join(" ".join(agent) for agent in found.agents) or "no agent on the PATH"
         first = "" if joined else 'nightcrew add "…", '
-        say(as_json, data, f"Wrote {path} ({names}). Read it, then: nightcrew doctor, {first}nightcrew up.")
+        said = f"Wrote {path} ({found.named}). Read it, then: nightcrew doctor, {first}nightcrew up."
+        say(as_json, data, said)
     else:
         again = "" if talk.asks else " `--yes` writes it, `--dry-run` shows it."
         say(as_json, data, f"Nothing was written.{again}")

@@ -43,6 +43,11 @@ class Survey:
     agents: tuple[Installed, ...] = ()
     tickets: Path | None = None  # the tickets folder that is there already
 
+    @property
+    def named(self) -> str:
+        """The agents, as a person is told of them."""
+        return ", ".join(" ".join(agent) for agent in self.agents) or "no agent on the PATH"
+
 
 def survey(cwd: Path, environ: Mapping[str, str], patience: float = PATIENCE) -> Survey:
     """Look at the repository around `cwd` and at the agents on the PATH; changes nothing.
