@@ -29,6 +29,21 @@ def at_work(one: Followed) -> None:
     one.night.until(lambda: one.night.sql("SELECT last FROM attempts WHERE number = 2")[0][0] == "on it")
 
 
+def test_a_change_that_a_person_puts_on_the_base_meanwhile_costs_no_second_attempt(
+    tmp_path: Path, github: GitHub
+) -> None:
+    made = night(tmp_path, github, waiting(tmp_path))
+    with made.up():
+        made.until(lambda: made.sql("SELECT last FROM attempts") == [("on it",)])
+        theirs = github.state.places[WEB].bare.commit("main", "a person's", {"two.txt": "two\n"})
+        (tmp_path / "go").touch()
+        made.until(lambda: made.runs() == {KEY: "duplicate"})
+        made.until(lambda: "nightcrew: blocked" in github.state.places[WEB].issues[1].labels)
+    assert made.attempts(KEY) == ["done"]
+    assert made.sql("SELECT reason FROM runs") == [(f"the same change is already in commit {theirs[:12]} of the base",)]
+    assert [issue for issue in github.state.places[WEB].issues.values() if issue.pull] == []
+
+
 def test_a_pull_request_closed_while_a_round_is_worked_is_not_opened_again(tmp_path: Path, github: GitHub) -> None:
     one = Followed(night(tmp_path, github, FIRST, waiting(tmp_path)), github)
     with one.night.up():
