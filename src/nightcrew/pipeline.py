@@ -170,9 +170,10 @@ class AttemptRun:
             return Prepared(self.repo, problem=found.twin, outcome=Outcome.BLOCKED.value)
         await publish.ensure_claim(self.hub, found.run.branch, self.crew.id)
         if found.run != self.run:
-            kept = {name: getattr(found.run, name) for name in ("branch", "cycle", "pull_request", "url")}
-            self.crew.store.set_run(self.run_id, **kept)
+            self.crew.store.set_run(self.run_id, **{n: getattr(found.run, n) for n in intake.FOUND})
             self._take(found.run)
+        if found.over:
+            raise intake.Gone(found.over)
         return None
 
     async def _prompt(self, repo: Repo, base_sha: str) -> brief.Built:

@@ -10,12 +10,13 @@ import pytest
 
 from nightcrew.testing.company.github import GitHub
 from nightcrew.testing.company.github_state import Issue, Pull
-from nightcrew.testing.company.standin import CUT, ERROR, LOST
+from nightcrew.testing.company.standin import CUT, ERROR, LOST, Trouble
 from tests.e2e.company import CompanyNight, writes
 
 pytestmark = pytest.mark.slow
 
 WEB, KEY = "acme/web", "web#1"
+PULLS = "/repos/{owner}/{repo}/pulls"
 
 
 @pytest.fixture
@@ -147,6 +148,33 @@ def test_a_change_that_is_open_elsewhere_already_is_not_opened_again(tmp_path: P
     assert issue.state == "open"
     assert pulls(github) == [theirs]
     assert f"pull/{theirs.number}" in str(night.sql("SELECT reason FROM runs"))
+
+
+class SilentOnceOpened(Trouble):
+    """A pull request is opened, and from then on, till `over`, none is shown."""
+
+    opened = over = False
+
+    def choose(self, what: str) -> str:
+        if what == f"POST {PULLS}":
+            self.opened = True
+            return LOST
+        return ERROR if self.opened and not self.over and what == f"GET {PULLS}" else ""
+
+
+def test_a_pull_request_that_was_merged_before_we_heard_that_it_is_open_is_ours(tmp_path: Path, github: GitHub) -> None:
+    night = crew(github, tmp_path / "home")
+    ticket(github, night)
+    github.trouble = trouble = SilentOnceOpened()
+    with night.up():
+        night.until(lambda: len(pulls(github)) == 1)
+        night.until(lambda: "infra" in night.attempts(KEY))
+        pulls(github)[0].body = "It closes nothing by itself."
+        github.state.merge(WEB, pulls(github)[0].number)
+        trouble.over = True
+        night.until(lambda: night.runs()[KEY] in ("merged", "failed", "in_review", "duplicate"))
+    assert night.runs() == {KEY: "merged"}
+    assert len(pulls(github)) == 1
 
 
 @pytest.mark.parametrize("kind", [LOST, CUT, ERROR])

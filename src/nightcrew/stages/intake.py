@@ -11,6 +11,8 @@ from nightcrew.errors import NightcrewError
 from nightcrew.ports import Forge
 
 CYCLES = 50  # reopened so often, a ticket is looked at by a person
+FOUND = ("branch", "cycle", "pull_request", "url")
+"""What of a run may be found to be another than was known."""
 _CLOSES = r"\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?)\s*:?\s+"
 
 
@@ -20,7 +22,7 @@ class Gone(NightcrewError):
 
 @dataclass(frozen=True)
 class Intake:
-    """What was found. `twin`: why it is left to another pull request, "" when to none.
+    """What was found. `twin`: why it is left to another pull request, "" when to none. `over`: how its own ended.
 
     `run` is the run as it has to go on: with its open pull request where one is known to the forge alone, on the branch
     of a later cycle where the ticket was opened again after its pull request ended.
@@ -28,6 +30,7 @@ class Intake:
 
     run: Run
     twin: str = ""
+    over: str = ""
 
 
 def gone(ticket: Ticket | None, run: Run, workable: Collection[TicketState]) -> str:
@@ -43,19 +46,17 @@ async def look(ticket: Ticket, run: Run, forge: Forge, repo: Repo, told: Collect
     """Look for pull requests of the ticket, by branch, hidden mark, closing keyword and what the board links.
 
     `told` is what earlier attempts ended with: a merged one that was named there is no reason a second time.
-    Raises Gone when its own ended meanwhile, ForgeError when the forge cannot be asked.
+    Raises ForgeError when the forge cannot be asked.
     """
-    if run.pull_request:
-        known = await forge.find(repo, run.branch)
-        if known and known.state != "open":
-            raise Gone(f"a person {'merged' if known.state == 'merged' else 'closed'} the pull request")
-        return Intake(run)
     for _ in range(CYCLES):
         found = await forge.find(repo, run.branch)
         if found is None:
             break
+        known = replace(run, pull_request=found.number, url=found.url)
         if found.state == "open":
-            return Intake(replace(run, pull_request=found.number, url=found.url))
+            return Intake(known)
+        if run.pull_request or run.pending_head:  # by the latter: we opened it, and have not heard that we did
+            return Intake(known, over=f"a person {'merged' if found.state == 'merged' else 'closed'} the pull request")
         branch = branch_for(run.board, run.ticket_id, run.key, run.cycle + 1)
         run = replace(run, cycle=run.cycle + 1, branch=branch)
     return Intake(run, twin=_twin([pull for pull in await forge.list(repo) if is_for(pull, ticket)], run, told))
